@@ -1,0 +1,26 @@
+"""Helper package of the stellar spectroscopy lab: what two cells of the notebooks would otherwise share."""
+
+from labtools.apstar import read_apstar
+from labtools.archive import open_survey
+from labtools.cannon import Cannon
+from labtools.checkpoints import write_checkpoint
+from labtools.continuum import cap_snr, find_continuum_pixels, normalize, resample
+from labtools.sample import normalized_giants
+from labtools.selection import LABELS, count_cuts, log_g, select_giants, split_by_star
+
+__all__ = [
+    "LABELS",
+    "Cannon",
+    "cap_snr",
+    "count_cuts",
+    "find_continuum_pixels",
+    "log_g",
+    "normalize",
+    "normalized_giants",
+    "open_survey",
+    "read_apstar",
+    "resample",
+    "select_giants",
+    "split_by_star",
+    "write_checkpoint",
+]

@@ -1,0 +1,368 @@
+"""The Cannon (Ness et al. 2015, ApJ 808, 16): spectra as quadratic functions of labels, learned from examples.
+
+At every wavelength the flux of a star with K labels is f = v·θ + noise, where the design vector v holds 1, the
+scaled labels and all their products (T = 1 + K + K(K+1)/2 terms), and the variance of the noise is σ² + s²: the
+error of that pixel and an intrinsic scatter of the model.
+"""
+
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from threadpoolctl import threadpool_limits
+
+__all__ = ["Cannon", "design", "design_slopes"]
+
+
+def design(x):
+    """Design vectors (..., T) of scaled labels x (..., K): 1, the labels, their products with i <= j."""
+    x = np.asarray(x, float)
+    i, j = np.triu_indices(x.shape[-1])
+    return np.concatenate([np.ones((*x.shape[:-1], 1)), x, x[..., i] * x[..., j]], axis=-1)
+
+
+def design_slopes(x):
+    """Derivatives (..., T, K) of the design vector with respect to the scaled labels x (..., K)."""
+    x = np.asarray(x, float)
+    one = np.eye(x.shape[-1])
+    i, j = np.triu_indices(x.shape[-1])
+    products = x[..., i, None] * one[j] + x[..., j, None] * one[i]
+    constant = np.broadcast_to(
+        np.vstack([np.zeros_like(one[:1]), one]), (*x.shape[:-1], 1 + len(one), len(one))
+    )
+    return np.concatenate([constant, products], axis=-2)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Cannon:
+    """A trained model.
+
+    labels : names of the K labels.
+    offset, scale : (K,) so that the scaled label is (label - offset) / scale.
+    wavelength : (L,) Angstrom.
+    theta : (L, T) coefficients of the design vector; 1, 0, 0, ... where a pixel could not be trained.
+    s2 : (L,) variance of the intrinsic scatter; infinite where a pixel could not be trained.
+    examples : (N, K) scaled labels of the training set: starting points, and the region where the model holds.
+    """
+
+    labels: tuple
+    offset: np.ndarray
+    scale: np.ndarray
+    wavelength: np.ndarray
+    theta: np.ndarray
+    s2: np.ndarray
+    examples: np.ndarray
+
+    def __repr__(self):
+        trained = np.isfinite(self.s2).sum()
+        return (
+            f"Cannon({', '.join(self.labels)}; {self.theta.shape[1]} terms, {trained} of {self.s2.size} pixels, "
+            f"{len(self.examples)} training stars)"
+        )
+
+    @classmethod
+    def train(cls, spectra, labels):
+        """Fit coefficients and scatter of every pixel by maximum likelihood (Ness et al. 2015, eq. 7-8).
+
+        For a given s² the coefficients are weighted least squares; for given coefficients the likelihood has one
+        dimension, ln s², and an analytic slope ½ Σ s²(w²r² - w) with w = 1/(σ²+s²). The two steps are repeated,
+        for all pixels at once, until s² stands still.
+
+        Parameters
+        ----------
+        spectra : Dataset, normalized `flux` and `error` (star, wavelength); error = inf leaves a pixel out.
+        labels : DataFrame indexed like `star`, one column a label, any number of labels, in any units.
+
+        Raises
+        ------
+        ValueError if labels are missing, not finite, constant or linearly dependent, if there are fewer than twice
+        as many stars as coefficients, or if a star has no usable pixel.
+        """
+        y = _aligned_labels(spectra, labels)
+        offset, scale = y.mean(axis=0), y.std(axis=0)
+        x = (y - offset) / np.where(scale > 0, scale, 1)
+        v = design(x)
+        _check_training(spectra, labels.columns, x, v, scale)
+        flux, variance = _flux_and_variance(spectra)
+        theta, s2 = _maximize_pixels(v, flux, variance)
+        return cls(
+            tuple(labels.columns), offset, scale, spectra.wavelength.values.astype(float), theta, s2, x
+        )
+
+    def predict(self, labels):
+        """Model flux, DataArray (star, wavelength), for the stars of a DataFrame with a column for each label."""
+        flux = design(self._scaled(labels)) @ self.theta.T
+        return xr.DataArray(flux, coords={"star": labels.index.values, "wavelength": self.wavelength})
+
+    def gradient(self, labels):
+        """Derivative of the model flux, DataArray (star, label, wavelength), per unit of each label."""
+        slopes = design_slopes(self._scaled(labels)) / self.scale
+        return xr.DataArray(
+            np.einsum("ntk,lt->nkl", slopes, self.theta, optimize=True),
+            coords={"star": labels.index.values, "label": list(self.labels), "wavelength": self.wavelength},
+        )
+
+    def quadratic_form(self, spectra, chunk=500):
+        """The likelihood of each star as a quadratic form of its design vector v: χ² = vᵀAv - 2bᵀv + c.
+
+        It is exact, because the weights 1/(σ²+s²) do not depend on the labels.
+
+        Returns
+        -------
+        A (star, T, T), b (star, T), c (star,), and the number of pixels that count (star,).
+        """
+        if not np.array_equal(spectra.wavelength.values, self.wavelength):
+            raise ValueError(
+                "the spectra are not on the wavelengths of the model: normalize them on the same grid"
+            )
+        i, j = np.triu_indices(self.theta.shape[1])
+        products = self.theta[:, i] * self.theta[:, j]
+        parts = []
+        for start in range(0, spectra.sizes["star"], chunk):
+            flux, variance = _flux_and_variance(spectra.isel(star=slice(start, start + chunk)))
+            weight = 1 / (variance + self.s2)
+            weighted = weight * flux
+            a = _symmetric(weight @ products, i, j)
+            parts.append(
+                (a, weighted @ self.theta, np.vecdot(weighted, flux), np.count_nonzero(weight, axis=1))
+            )
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+    def fit(self, spectra, starts=3):
+        """Labels of stars, by least squares.
+
+        All stars are fitted together by Levenberg-Marquardt steps on their quadratic forms. To keep out of local
+        minima each star starts from `starts` places: the training stars whose model spectra fit it best, the second
+        and later ones at least one standard deviation away from those before.
+
+        Returns
+        -------
+        DataFrame indexed by star: the labels, `<label>_err` (from the curvature of χ²), `chi2`, `n_pixels`,
+        `converged` (the slope of χ² vanished), `agree` (how many starts ended in the same minimum) and
+        `extrapolated` (the labels lie further from the training set than any of its stars, by Mahalanobis distance).
+        A star without a usable pixel has NaN labels and converged = False.
+
+        Raises
+        ------
+        ValueError if the wavelengths differ from the model's or no star has a usable pixel.
+        """
+        a, b, c, n_pixels = self.quadratic_form(spectra)
+        usable = n_pixels > len(self.labels)
+        if not usable.any():
+            raise ValueError(f"no usable pixel in {_some(spectra.star.values)}: nothing to fit")
+        if not usable.all():
+            names = _some(spectra.star.values[~usable])
+            warnings.warn(f"no usable pixel in {names}: their labels are NaN", stacklevel=2)
+        a, b, c = a[usable], b[usable], c[usable]
+        trials = np.stack([_levenberg_marquardt(a, b, c, x) for x in self._starting_points(a, b, c, starts)])
+        chi2 = np.stack([_chi2(a, b, c, x) for x in trials])
+        best = np.argmin(chi2, axis=0)
+        x = trials[best, np.arange(len(best))]
+        result = self._table(x, *_slope_and_curvature(a, b, x))
+        result.insert(2 * len(self.labels), "chi2", chi2.min(axis=0))
+        result.insert(2 * len(self.labels) + 1, "n_pixels", n_pixels[usable])
+        result["agree"] = (chi2 - chi2.min(axis=0) < 1e-3).sum(axis=0)
+        result["extrapolated"] = self._distance(x) > self._distance(self.examples).max()
+        result.index = pd.Index(spectra.star.values[usable], name="star")
+        flags = {"n_pixels": 0, "converged": False, "agree": 0, "extrapolated": False}
+        types = result.dtypes[list(flags)]
+        return result.reindex(spectra.star.values).fillna(flags).astype(types).rename_axis("star")
+
+    def save(self, path):
+        """Write the model to one .npz file."""
+        with open(path, "wb") as file:
+            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path):
+        """Read a model that `save` wrote; ValueError if the file holds something else."""
+        names = [field.name for field in fields(cls)]
+        with np.load(path, allow_pickle=False) as file:
+            if set(file.files) != set(names):
+                raise ValueError(f"{path} holds {sorted(file.files)}, not a Cannon ({sorted(names)})")
+            parts = {name: file[name] for name in names}
+        return cls(**parts | {"labels": tuple(map(str, parts["labels"]))})
+
+    def _scaled(self, labels):
+        missing = [name for name in self.labels if name not in labels]
+        if missing:
+            raise ValueError(
+                f"the model needs the labels {', '.join(self.labels)}; missing: {', '.join(missing)}"
+            )
+        y = labels[list(self.labels)].to_numpy(float)
+        if not np.isfinite(y).all():
+            raise ValueError(
+                f"labels must be finite; they are not for {_some(labels.index[~np.isfinite(y).all(axis=1)])}"
+            )
+        return (y - self.offset) / self.scale
+
+    def _distance(self, x):
+        """Mahalanobis distance of scaled labels x (n, K) from the training set."""
+        inverse = np.linalg.inv(np.cov(self.examples.T).reshape(2 * x.shape[-1:]))
+        return np.sqrt(np.einsum("nk,kl,nl->n", x, inverse, x))
+
+    def _starting_points(self, a, b, c, number):
+        """Scaled labels (number, star, K) of training stars that fit best and differ from one another."""
+        v = design(self.examples)
+        i, j = np.triu_indices(v.shape[1])
+        twice = np.where(i == j, 1.0, 2.0)
+        score = a[:, i, j] @ (v[:, i] * v[:, j] * twice).T - 2 * b @ v.T + c[:, None]
+        points = []
+        for _ in range(number):
+            points.append(self.examples[np.argmin(score, axis=1)])
+            near = np.linalg.norm(self.examples - points[-1][:, None], axis=-1) < 1
+            score = np.where(near, np.inf, score)
+        return points
+
+    def _table(self, x, slope, curvature):
+        covariance = np.linalg.pinv(curvature, hermitian=True)
+        errors = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)) * self.scale
+        step = np.einsum("nk,nkl,nl->n", slope, covariance, slope)
+        values = np.concatenate([x * self.scale + self.offset, errors], axis=1)
+        table = pd.DataFrame(values, columns=[*self.labels, *(f"{name}_err" for name in self.labels)])
+        return table.assign(converged=step < 1e-6)
+
+
+def _aligned_labels(spectra, labels):
+    """Labels (N, K) in the order of the spectra's stars."""
+    stars = pd.Index(spectra.star.values)
+    if not labels.index.is_unique or not stars.is_unique:
+        twice = stars[stars.duplicated()].append(labels.index[labels.index.duplicated()])
+        raise ValueError(f"every star must occur once; repeated: {_some(twice)}")
+    missing = stars.difference(labels.index)
+    if len(missing):
+        raise ValueError(f"no labels for {_some(missing)}")
+    y = labels.loc[stars].to_numpy(float)
+    if not np.isfinite(y).all():
+        raise ValueError(
+            f"labels must be finite; they are not for {_some(stars[~np.isfinite(y).all(axis=1)])}"
+        )
+    return y
+
+
+def _check_training(spectra, names, x, v, scale):
+    if v.shape[0] < 2 * v.shape[1]:
+        raise ValueError(f"{v.shape[0]} stars are too few to train {v.shape[1]} coefficients a pixel")
+    if (scale == 0).any():
+        raise ValueError(f"these labels are the same for all stars: {', '.join(np.array(names)[scale == 0])}")
+    if np.linalg.matrix_rank(np.column_stack([np.ones(len(x)), x]), tol=1e-6 * np.sqrt(len(x))) <= x.shape[1]:
+        raise ValueError(f"the labels {', '.join(names)} are linearly dependent: leave one out")
+    blind = ~np.isfinite(spectra.error.values).any(axis=1)
+    if blind.any():
+        raise ValueError(f"no usable pixel in {_some(spectra.star.values[blind])}: leave these stars out")
+
+
+def _flux_and_variance(spectra):
+    """Flux and σ² (star, wavelength), float64; flux 0 and σ² infinite where a pixel must not count."""
+    flux, error = spectra.flux.values.astype(float), spectra.error.values.astype(float)
+    good = np.isfinite(flux) & np.isfinite(error) & (error > 0)
+    return np.where(good, flux, 0.0), np.where(good, error, np.inf) ** 2
+
+
+def _some(stars):
+    names = ", ".join(map(str, stars[:5]))
+    return f"{len(stars)} stars ({names}, ...)" if len(stars) > 5 else names
+
+
+def _symmetric(upper, i, j):
+    """Symmetric matrices (n, T, T) from their upper triangles (n, T(T+1)/2)."""
+    size = i.max() + 1
+    full = np.empty((len(upper), size, size))
+    full[:, i, j] = upper
+    full[:, j, i] = upper
+    return full
+
+
+def _maximize_pixels(v, flux, variance, chunk=128):
+    """Coefficients (L, T) and scatter s² (L,) of all pixels, some at a time on all cores."""
+    i, j = np.triu_indices(v.shape[1])
+    products = np.ascontiguousarray((v[:, i] * v[:, j]).T)
+
+    def block(start):
+        columns = slice(start, start + chunk)
+        f, var = np.ascontiguousarray(flux[:, columns]), np.ascontiguousarray(variance[:, columns])
+        return _maximize_block(v, products, f, var)
+
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(block, range(0, flux.shape[1], chunk)))
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def _maximize_block(v, products, flux, variance, tolerance=1e-8, rounds=100):
+    """Alternate weighted least squares and scoring steps in s² until s² stands still."""
+    n_pixels, terms = flux.shape[1], v.shape[1]
+    theta = np.eye(1, terms).repeat(n_pixels, axis=0)
+    s2 = np.full(n_pixels, np.inf)
+    active = np.flatnonzero(np.isfinite(variance).sum(axis=0) >= 2 * terms)
+    flux, variance, old = flux[:, active], variance[:, active], np.full(active.size, 1e-4)
+    for _ in range(rounds):
+        theta[active] = _weighted_least_squares(v, products, flux, 1 / (variance + old))
+        new, size = _improve_scatter(flux - v @ theta[active].T, variance, old)
+        s2[active] = new
+        moved = np.abs(new - old) > tolerance * size
+        if not moved.any():
+            break
+        active, old = active[moved], new[moved]
+        if not moved.all():
+            flux, variance = flux[:, moved], variance[:, moved]
+    return theta, s2
+
+
+def _weighted_least_squares(v, products, flux, weight):
+    """θ (L, T) from the normal equations of all pixels: one matrix product makes all normal matrices."""
+    i, j = np.triu_indices(v.shape[1])
+    normal = _symmetric((products @ weight).T, i, j)
+    return np.linalg.solve(normal, ((weight * flux).T @ v)[..., None])[..., 0]
+
+
+def _improve_scatter(residual, variance, s2, steps=4):
+    """Fisher scoring steps towards the s² (L,) of largest likelihood, given the residuals (N, L).
+
+    The slope of the log-likelihood in s² is ½ Σ w(wr² - 1) and its expected curvature -½ Σ w². Returns s² and the
+    harmonic mean of the total variance, which is the size that s² is to be compared with.
+    """
+    r2 = residual**2
+    for _ in range(steps):
+        w = 1 / (variance + s2)
+        s2 = np.maximum(s2 + np.vecdot(w, w * r2 - 1, axis=0) / np.vecdot(w, w, axis=0), 0)
+    return s2, 1 / w.mean(axis=0)
+
+
+def _chi2(a, b, c, x):
+    """χ² (n,) of scaled labels x (n, K)."""
+    v = design(x)
+    return np.vecdot(v, np.matvec(a, v) - 2 * b) + c
+
+
+def _slope_and_curvature(a, b, x):
+    """Half the gradient (n, K) of χ² and half its Gauss-Newton second derivative (n, K, K)."""
+    v, jacobian = design(x), design_slopes(x)
+    transposed = np.swapaxes(jacobian, 1, 2)
+    return np.matvec(transposed, np.matvec(a, v) - b), transposed @ (a @ jacobian)
+
+
+def _levenberg_marquardt(a, b, c, x, rounds=200):
+    """Scaled labels (n, K) that minimize χ² of every star, from starting points x (n, K)."""
+    x = x.copy()
+    damping = np.full(len(x), 1e-3)
+    active = np.arange(len(x))
+    chi2 = _chi2(a, b, c, x)
+    for _ in range(rounds):
+        aa, bb, cc = a[active], b[active], c[active]
+        slope, curvature = _slope_and_curvature(aa, bb, x[active])
+        raised = curvature * (1 + damping[active, None, None] * np.eye(x.shape[1]))
+        step = -np.linalg.solve(raised, slope[..., None])[..., 0]
+        new = _chi2(aa, bb, cc, x[active] + step)
+        better = new <= chi2[active]
+        x[active[better]] += step[better]
+        chi2[active[better]] = new[better]
+        damping[active] = np.clip(np.where(better, damping[active] / 10, damping[active] * 10), 1e-12, 1e12)
+        promised = -np.vecdot(slope, step)
+        active = active[(promised > 1e-10) & (damping[active] < 1e12)]
+        if not active.size:
+            break
+    return x

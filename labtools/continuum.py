@@ -1,0 +1,213 @@
+"""Pseudo-continuum normalization: a smooth curve per chip through pixels that no line touches."""
+
+import warnings
+
+import numpy as np
+import xarray as xr
+from numpy.polynomial import chebyshev
+
+__all__ = ["cap_snr", "chips", "find_continuum_pixels", "normalize", "resample", "running_quantile"]
+
+
+def chips(wavelength):
+    """Slices of the detector chips: runs of a wavelength grid (Angstrom) without a gap."""
+    step = np.diff(np.log(np.asarray(wavelength)))
+    edges = np.flatnonzero(step > 1.5 * np.median(step)) + 1
+    return [slice(a, b) for a, b in zip([0, *edges], [*edges, len(wavelength)], strict=True)]
+
+
+def resample(spectra, wavelength):
+    """Spectra on another wavelength grid.
+
+    Where the new pixels are pixels of the old grid they are picked out, and noise stays independent from pixel to
+    pixel. Otherwise the flux is interpolated linearly between usable pixels, and error (and mask) are those of the
+    nearest old pixel: interpolating an error would make up precision, and interpolating across a bad pixel would
+    spread it over its neighbours.
+
+    Parameters
+    ----------
+    spectra : Dataset with `flux` and `error` (star, wavelength).
+    wavelength : (n,) Angstrom. Pixels outside the spectra's range get error = inf.
+    """
+    old, new = spectra.wavelength.values, np.asarray(wavelength, float)
+    nearest = np.searchsorted((old[1:] + old[:-1]) / 2, new)
+    picked = spectra.isel(wavelength=nearest).assign_coords(wavelength=new)
+    if np.all(np.abs(old[nearest] / new - 1) < 1e-9):
+        return picked
+    flux = np.zeros(picked.flux.shape)
+    for row, (f, e) in enumerate(zip(spectra.flux.values, spectra.error.values, strict=True)):
+        good = np.isfinite(e)
+        if good.any():
+            flux[row] = np.interp(new, old[good], f[good])
+    inside = (new >= old[0]) & (new <= old[-1])
+    return picked.assign(flux=picked.flux.copy(data=flux), error=picked.error.where(inside, np.inf))
+
+
+def normalize(spectra, continuum_pixels, degree=2, clip=4.0):
+    """Divide spectra by their pseudo-continuum, chip by chip.
+
+    The continuum is a Chebyshev polynomial through the good continuum pixels, by least squares with weights 1/σ on
+    the residuals (Ness et al. 2015, ApJ 808, 16, §2.3); pixels further than `clip` robust standard deviations from
+    it are left out and the fit repeated. A chip whose good continuum pixels are fewer than 10, fewer than five per
+    coefficient or span less than half of it is masked, not guessed, and a warning names the star.
+
+    Parameters
+    ----------
+    spectra : Dataset with `flux` and `error` (star, wavelength), any flux unit; error = inf marks bad pixels.
+    continuum_pixels : boolean DataArray over `wavelength` (Angstrom): the grid to work on, True where the continuum
+        shows.
+    degree : degree of the polynomial.
+    clip : robust standard deviations.
+
+    Returns
+    -------
+    Dataset on the wavelengths of `continuum_pixels`: `flux` and `error` (float64, pseudo-continuum = 1),
+    `continuum` (units of the input, NaN on masked chips) and `mask` if the input had one.
+
+    Raises
+    ------
+    ValueError if `continuum_pixels` is not a boolean DataArray over `wavelength`, or the spectra do not overlap it.
+    """
+    trusted = _check(spectra, continuum_pixels)
+    picked = resample(spectra, continuum_pixels.wavelength.values)
+    flux, error = picked.flux.values.astype(float), picked.error.values.astype(float)
+    if not np.isfinite(error).any():
+        raise ValueError(
+            "no usable pixel: every pixel is masked, or the spectra lie outside the wavelengths of continuum_pixels"
+        )
+    continuum = np.full(flux.shape, np.nan)
+    for chip in chips(picked.wavelength.values):
+        columns = np.flatnonzero(trusted[chip]) + chip.start
+        x = np.linspace(-1, 1, chip.stop - chip.start)
+        basis = chebyshev.chebvander(x, degree)
+        coefficients = _robust_fit(basis[columns - chip.start], flux[:, columns], error[:, columns], clip)
+        continuum[:, chip] = coefficients @ basis.T
+    _report_masked_chips(picked, continuum)
+    usable = np.isfinite(error) & (continuum > 0)
+    safe = np.where(usable, continuum, 1.0)
+    dims = ("star", "wavelength")
+    return picked.assign(
+        flux=(dims, np.where(usable, flux, 0.0) / safe),
+        error=(dims, np.where(usable, error / safe, np.inf)),
+        continuum=(dims, continuum),
+    ).assign_attrs(units="pseudo-continuum = 1")
+
+
+def _check(spectra, continuum_pixels):
+    if not isinstance(continuum_pixels, xr.DataArray) or continuum_pixels.dims != ("wavelength",):
+        raise ValueError("continuum_pixels must be a DataArray with the one dimension 'wavelength'")
+    if continuum_pixels.dtype != bool:
+        raise ValueError(f"continuum_pixels must be boolean, not {continuum_pixels.dtype}")
+    missing = {"flux", "error"} - set(spectra.data_vars)
+    if missing or spectra.flux.dims != ("star", "wavelength"):
+        raise ValueError("spectra must be a Dataset with flux and error over (star, wavelength)")
+    return continuum_pixels.values
+
+
+def _robust_fit(basis, flux, error, clip, rounds=5):
+    """Weighted least squares of every row of `flux` (n_star, n) on `basis` (n, terms), with outliers left out."""
+    weight = np.where(np.isfinite(error), 1 / np.maximum(error, 1e-30) ** 2, 0.0)
+    scale = weight.max(axis=1, keepdims=True, initial=0)
+    weight = weight / np.where(scale > 0, scale, 1)
+    good = weight > 0
+    coefficients = _least_squares(basis, flux, weight)
+    for _ in range(rounds):
+        residual = np.where(good, flux - coefficients @ basis.T, np.nan) * np.sqrt(weight)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # stars without a good pixel stay NaN
+            residual -= np.nanmedian(residual, axis=1, keepdims=True)
+            spread = 1.4826 * np.nanmedian(np.abs(residual), axis=1, keepdims=True)
+        kept = good & (np.abs(residual) <= clip * spread)
+        coefficients = _least_squares(basis, flux, np.where(kept, weight, 0.0))
+    n, terms = basis.shape
+    first = np.argmax(kept, axis=1)
+    last = n - 1 - np.argmax(kept[:, ::-1], axis=1)
+    span = np.abs(basis[last, 1] - basis[first, 1]) / 2
+    enough = (kept.sum(axis=1) >= max(10, 5 * terms)) & (span >= 0.5)
+    return np.where(enough[:, None], coefficients, np.nan)
+
+
+def _least_squares(basis, flux, weight):
+    """Coefficients (n_star, terms); singular systems give their shortest solution."""
+    normal = np.einsum("pi,np,pj->nij", basis, weight, basis, optimize=True)
+    return (np.linalg.pinv(normal, hermitian=True) @ ((weight * flux) @ basis)[..., None])[..., 0]
+
+
+def _report_masked_chips(spectra, continuum):
+    for number, chip in enumerate(chips(spectra.wavelength.values)):
+        lost = spectra.star.values[np.isnan(continuum[:, chip.start])]
+        if lost.size:
+            names = ", ".join(map(str, lost[:5])) + (" ..." if lost.size > 5 else "")
+            low, high = spectra.wavelength.values[[chip.start, chip.stop - 1]]
+            warnings.warn(
+                f"chip {number + 1} ({low:.0f}-{high:.0f} Å) of {lost.size} star(s) has too few good continuum "
+                f"pixels and is masked: {names}",
+                stacklevel=3,
+            )
+
+
+def cap_snr(spectra, limit=200.0):
+    """Spectra whose errors are at least |flux| / limit, so that a few very bright stars do not rule a sum.
+
+    The limit of 200 per pixel is that of the survey's own pipeline (García Pérez et al. 2016, AJ 151, 144).
+    """
+    floor = abs(spectra.flux) / limit
+    return spectra.assign(error=spectra.error.where(spectra.error > floor, floor))
+
+
+def running_quantile(spectra, width=50.0, quantile=0.9):
+    """First guess of the continuum: a running quantile of the good pixels, per chip (Ness et al. 2015, §5.3).
+
+    Parameters
+    ----------
+    spectra : Dataset with `flux` and `error` (star, wavelength).
+    width : full width of the window, Angstrom.
+
+    Returns
+    -------
+    DataArray (star, wavelength), NaN where the window holds no good pixel.
+    """
+    wavelength = spectra.wavelength.values
+    good = np.where(np.isfinite(spectra.error), spectra.flux, np.nan)
+    result = np.full(good.shape, np.nan)
+    for chip in chips(wavelength):
+        inside = wavelength[chip]
+        knots = np.arange(inside[0], inside[-1] + 5.0, 5.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # windows without a good pixel stay NaN
+            values = np.stack(
+                [
+                    np.nanquantile(good[:, chip][:, abs(inside - k) <= width / 2], quantile, axis=1)
+                    for k in knots
+                ],
+                axis=1,
+            )
+        for row, value in enumerate(values):
+            known = np.isfinite(value)
+            if known.any():
+                result[row, chip] = np.interp(inside, knots[known], value[known])
+    return spectra.flux.copy(data=result)
+
+
+def find_continuum_pixels(spectra, labels, level=0.015, slopes=(1e-5, 0.0045, 0.0085)):
+    """Pixels whose flux is near the continuum and hardly depends on the labels (Ness et al. 2015, §5.3).
+
+    Parameters
+    ----------
+    spectra : Dataset, normalized in some first way (`running_quantile`), on the grid that is wanted.
+    labels : DataFrame indexed by star with teff (K), logg (dex), fe_h (dex).
+    level : how far from 1 the flux of the mean star may be.
+    slopes : largest derivative with respect to teff (per K), logg and fe_h (per dex); the paper's values.
+
+    Returns
+    -------
+    boolean DataArray over `wavelength`.
+    """
+    x = labels.loc[spectra.star.values, ["teff", "logg", "fe_h"]].to_numpy(float)
+    design = np.column_stack([np.ones(len(x)), x - x.mean(axis=0)])
+    weight = np.where(np.isfinite(spectra.error), 1 / spectra.error**2, 0.0)
+    flux = np.where(weight > 0, spectra.flux, 0.0)
+    terms = _least_squares(design, flux.T, weight.T)
+    flat = np.all(np.abs(terms[:, 1:]) < slopes, axis=1)
+    near = np.abs(terms[:, 0] - 1) < level
+    return xr.DataArray(flat & near & (weight.sum(axis=0) > 0), coords={"wavelength": spectra.wavelength})

@@ -1,0 +1,79 @@
+"""Figures that more than one notebook draws. Nothing is computed here."""
+
+import corner
+import matplotlib.pyplot as plt
+import numpy as np
+
+__all__ = ["TITLES", "UNITS", "mark_lines", "plot_corner", "plot_one_to_one", "plot_spectrum"]
+
+TITLES = {
+    "teff": r"$T_{\rm eff}$",
+    "logg": r"$\log g$",
+    "fe_h": "[Fe/H]",
+    "mg_fe": "[Mg/Fe]",
+    "si_fe": "[Si/Fe]",
+    "alpha_m": r"[$\alpha$/M]",
+}
+UNITS = {"teff": "K"}
+
+ELEMENT_COLORS = {"Mg I": "C1", "Si I": "C2", "Fe I": "C0", "Al I": "C3", "Ca I": "C4", "H I": "C6"}
+
+
+def title(label):
+    """Name of a label with its unit, for an axis."""
+    return f"{TITLES.get(label, label)} [{UNITS.get(label, 'dex')}]"
+
+
+def plot_corner(labels, survey, fig=None, **options):
+    """Corner plot of a DataFrame of labels; contours hold 39 % and 86 % of the points (1 and 2 sigma in 2-D)."""
+    settings = {
+        "levels": (0.393, 0.865),
+        "color": "#0072B2",
+        "hist_kwargs": {"lw": 1.2},
+        "bins": 30,
+        "smooth": 0.8,
+    }
+    with plt.rc_context({"figure.constrained_layout.use": False}):
+        fig = corner.corner(
+            labels.to_numpy(float), labels=[title(name) for name in labels], fig=fig, **settings | options
+        )
+    fig.suptitle(f"{len(labels)} stars, {survey.title}", x=0.7, y=0.96)
+    return fig
+
+
+def plot_spectrum(spectra, star, ax=None, **style):
+    """One star's flux against wavelength (Angstrom), without its unusable pixels."""
+    ax = ax or plt.gca()
+    one = spectra.sel(star=star)
+    ax.plot(one.wavelength, one.flux.where(np.isfinite(one.error)), **{"lw": 0.8} | style)
+    ax.set(xlabel="vacuum wavelength [Å]")
+    return ax
+
+
+def mark_lines(lines, ax=None, top=True, colors=ELEMENT_COLORS):
+    """Ticks at the vacuum wavelengths of lines: a DataFrame with species and wavelength (Angstrom)."""
+    ax = ax or plt.gca()
+    low, high = ax.get_xlim()
+    inside = lines[lines.wavelength.between(low, high)]
+    for species, group in inside.groupby("species", sort=False):
+        style = {"color": colors.get(species, "0.5"), "ls": "--", "lw": 0.9, "zorder": 0}
+        for number, wavelength in enumerate(group.wavelength):
+            ax.axvline(wavelength, label=species if number == 0 else None, **style)
+    if top and len(inside):
+        ax.legend(loc="lower right", ncols=4)
+    return ax
+
+
+def plot_one_to_one(fitted, reference, label, axs, color=None, color_title=""):
+    """Fitted against reference values of one label, and their difference, on two axes; a colour for each star."""
+    upper, lower = axs
+    x, y = reference[label], fitted[label]
+    dots = upper.scatter(x, y, c=color, s=8, lw=0, rasterized=True)
+    lower.scatter(x, y - x, c=color, s=8, lw=0, rasterized=True)
+    upper.axline((x.median(), x.median()), slope=1, color="k", lw=0.8)
+    lower.axhline(0, color="k", lw=0.8)
+    upper.set(ylabel=f"fitted {title(label)}")
+    lower.set(xlabel=f"catalogue {title(label)}", ylabel="fitted − catalogue")
+    if color is not None and color_title:
+        plt.colorbar(dots, ax=list(axs), label=color_title)
+    return axs
