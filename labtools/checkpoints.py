@@ -1,0 +1,158 @@
+"""The PDFs that are handed in: Firstname_Lastname_lab2_cp1.pdf and its sisters."""
+
+import os
+import re
+import textwrap
+import unicodedata
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+__all__ = ["checkpoint_path", "student_name", "write_checkpoint"]
+
+NUMBERS = (1, 2, 3)
+PACKAGES = ("labtools", "numpy", "scipy", "astropy", "matplotlib", "pymc", "torch")
+MARGIN = 0.12  # inches around the figure and between it and the lines of text
+RASTER_DPI = 200
+FONT_SIZE = 8
+
+
+def student_name():
+    """The name in the environment variable LAB_STUDENT, "Firstname Lastname" if that is not set.
+
+    Control characters become blanks and blanks are joined; the name is cut at 80 characters. A name
+    without a letter or digit is a ValueError, because a file could not be named after it.
+    """
+    raw = os.environ.get("LAB_STUDENT", "").strip() or "Firstname Lastname"
+    printable = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in raw)
+    name = " ".join(unicodedata.normalize("NFC", printable).split())[:80].strip()
+    if not _file_stem(name):
+        raise ValueError(f"LAB_STUDENT is {raw!r}: no letter or digit in it. Set it to your name.")
+    return name
+
+
+def _file_stem(name):
+    """A name as a safe part of a file name: letters, digits, marks and hyphens, at most 150 bytes."""
+    kept = re.sub("['.\N{RIGHT SINGLE QUOTATION MARK}]", "", name)
+    safe = "".join(c if c == "-" or unicodedata.category(c)[0] in "LMN" else " " for c in kept)
+    stem = "_".join(word.strip("-") for word in safe.split() if word.strip("-"))
+    return stem.encode()[:150].decode(errors="ignore").strip("_-")
+
+
+def checkpoint_path(number, folder=None):
+    """Where checkpoint `number` (1, 2 or 3) is written.
+
+    `folder` None means the environment variable LAB_FIGURES, else `figures/` of the project that holds
+    this package, else `figures/` below the working directory.
+    """
+    if number not in NUMBERS:
+        raise ValueError(f"There is no checkpoint {number!r}; the assignment has {NUMBERS}.")
+    root = Path(__file__).resolve().parents[1]
+    root = root if (root / "pyproject.toml").exists() else Path.cwd()
+    folder = Path(folder or os.environ.get("LAB_FIGURES") or root / "figures")
+    return folder / f"{_file_stem(student_name())}_lab2_cp{number}.pdf"
+
+
+def write_checkpoint(number, figures, survey, folder=None):
+    """Write one checkpoint, a page a figure, and return its path.
+
+    number : 1, 2 or 3.
+    figures : dict of caption -> matplotlib Figure, in the order of the pages. They are left as they were.
+    survey : what `open_survey` gave (its `title` is printed), or that title as a str.
+    folder : see `checkpoint_path`.
+
+    Each page is vector graphics with selectable text: a line with name, checkpoint, date and survey, a
+    line with versions, the figure, its caption. With SOURCE_DATE_EPOCH set, the date is that and the same
+    figures give the same bytes. The file appears whole or not at all.
+    Raises ValueError or TypeError for a wrong number, no figures, or a value that is not a Figure.
+    """
+    path = checkpoint_path(number, folder)
+    _check_figures(figures)
+    title = survey if isinstance(survey, str) else survey.title
+    heading = f"{student_name()}  ·  lab 2, checkpoint {number}  ·  {_today()}  ·  {title}"
+    info = {"Title": heading, "Author": student_name(), "Subject": title, "Keywords": _versions()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"pdf.fonttype": 42, "text.usetex": False}
+    with _replacing(path) as part, mpl.rc_context(settings), PdfPages(part, metadata=info) as pdf:
+        for caption, figure in figures.items():
+            _add_page(pdf, figure, [heading, _versions()], caption)
+    return path
+
+
+def _check_figures(figures):
+    """Complain about anything but a non-empty dict of caption -> Figure."""
+    if not isinstance(figures, dict) or not figures:
+        raise ValueError("A checkpoint needs a dict of caption -> Figure with at least one figure.")
+    for caption, figure in figures.items():
+        if not isinstance(figure, Figure):
+            raise TypeError(
+                f"{caption!r} is a {type(figure).__name__}, not a Figure; of an Axes, give `ax.figure`."
+            )
+
+
+def _add_page(pdf, figure, heading, caption):
+    """Save `figure` with lines above and below it that are taken away again."""
+    figure.draw_without_rendering()
+    size = Bbox.from_bounds(0, 0, *figure.get_size_inches())
+    drawn = Bbox.union([size, figure.get_tightbbox()])
+    lines = [
+        _put_lines(figure, drawn, heading, above=True),
+        _put_lines(figure, drawn, [caption], above=False),
+    ]
+    try:
+        to_inches = figure.dpi_scale_trans.inverted()
+        boxes = [line.get_window_extent().transformed(to_inches) for line in lines]
+        page = Bbox.union([drawn, *boxes]).padded(MARGIN)
+        pdf.savefig(figure, bbox_inches=page, dpi=RASTER_DPI)
+    finally:
+        for line in lines:
+            line.remove()
+
+
+def _put_lines(figure, drawn, lines, above):
+    """Lines of text over or under the drawn part of a figure (a Bbox in inches), wrapped to its width."""
+    width, height = figure.get_size_inches()
+    letters = max(20, int(drawn.width * 72 / (0.6 * FONT_SIZE)))
+    return figure.text(
+        drawn.x0 / width,
+        (drawn.y1 + MARGIN if above else drawn.y0 - MARGIN) / height,
+        "\n".join(part for line in lines for part in textwrap.wrap(str(line), letters)) or " ",
+        fontsize=FONT_SIZE,
+        va="bottom" if above else "top",
+        color="0.25",
+        parse_math=False,
+        in_layout=False,
+    )
+
+
+def _today():
+    """The date as YYYY-MM-DD; that of SOURCE_DATE_EPOCH (UTC) where it is set."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    when = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now().astimezone()
+    return when.date().isoformat()
+
+
+def _versions():
+    """Versions of labtools and the packages that make the numbers, in one line."""
+    found = []
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found.append(f"{package} {metadata.version(package)}")
+    return ", ".join(found)
+
+
+@contextmanager
+def _replacing(path):
+    """A temporary path beside `path` that takes its place if the block ends well, and is removed if not."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,250 @@
+"""Near-infrared spectra of cool giants from labels: LTE line formation in a scaled solar photosphere."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import fft, sparse
+from scipy.special import dawsn
+
+from .atmosphere import ATOMS, MOLECULES, h_minus, hydrostatic, populations, rosseland_opacity
+
+__all__ = ["air_to_vacuum", "apogee_wavelength", "complete_labels", "read_lines", "synthesize"]
+
+LINE_TABLE = Path(__file__).resolve().parents[1] / "data" / "lines.csv"
+LIGHT = 299792.458  # km / s
+FINE_STEP = np.log(10) * 6e-6 / 3  # ln(wavelength): a third of an APOGEE pixel, 1.38 km / s
+LOG_TAU = np.round(np.arange(-4.0, 1.3, 0.2), 1)  # Rosseland depths of the hydrostatic integration
+CELLS = slice(2, None, 3)  # those that stand for the nine cells of the line transfer, 0.6 dex wide
+DOPPLER = (1.5, 3.0)  # km / s, the two profile widths between which a line is interpolated
+STARK = 80.0  # km / s, half width of the Brackett lines
+DAMPING = 10**-7.1  # s^-1 cm^3, van der Waals width per H atom at 10,000 K: typical of neutral metals
+STRONG = 1.9  # log10 of strength from which a line gets damping wings
+REQUIRED = ("teff", "logg", "fe_h", "mg_fe", "si_fe")
+
+
+def apogee_wavelength():
+    """The 8575 vacuum wavelengths (Angstrom) of APOGEE's combined spectra: log10 = 4.179 + 6e-6 i."""
+    return 10 ** (4.179 + 6e-6 * np.arange(8575))
+
+
+def air_to_vacuum(wavelength):
+    """Vacuum wavelength (Angstrom) of an air wavelength: Ciddor (1996) as in SDSS, inverted by iteration."""
+    vacuum = np.asarray(wavelength, dtype=float)
+    for _ in range(4):
+        s2 = (1e4 / vacuum) ** 2
+        vacuum = wavelength * (1 + 0.05792105 / (238.0185 - s2) + 0.00167917 / (57.362 - s2))
+    return vacuum
+
+
+def read_lines(path=LINE_TABLE):
+    """The line table: DataFrame of species, wavelength (Angstrom, vacuum), ep (eV), loggf, source."""
+    return pd.read_csv(path)
+
+
+def complete_labels(labels):
+    """`labels` with every abundance and both broadening velocities filled in; a new DataFrame of floats.
+
+    Absent columns: O, S, Ca, Ti and Al follow alpha, the mean of Mg and Si. Carbon and nitrogen follow the
+    trends of giants in APOGEE DR12 (after the first dredge-up; rounded): [C/Fe] = -0.1 + 0.8 alpha + 0.1
+    (log g - 2.5), [N/Fe] = 0.1 - 0.2 (log g - 2.5). Other elements follow iron; `vmicro` and `vmacro`
+    (km/s) are those of APOGEE's pipeline (Holtzman et al. 2018). Columns that the model does not know are
+    left out. Raises ValueError for a missing or non-finite label.
+    """
+    missing = [name for name in REQUIRED if name not in labels]
+    if missing:
+        raise ValueError(f"labels need the columns {missing}: teff (K), logg, fe_h, mg_fe, si_fe (dex)")
+    defaults = {f"{e.lower()}_fe": 0.0 for e in ATOMS if e not in ("H", "Fe")}
+    known = {*REQUIRED, *defaults, "vmicro", "vmacro"}
+    full = labels[[c for c in labels if c in known]].astype(float)
+    alpha = 0.5 * (full["mg_fe"] + full["si_fe"])
+    defaults |= dict.fromkeys(("o_fe", "s_fe", "ca_fe", "ti_fe", "al_fe"), alpha)
+    g = full["logg"]
+    defaults |= {"c_fe": -0.1 + 0.8 * alpha + 0.1 * (g - 2.5), "n_fe": 0.1 - 0.2 * (g - 2.5)}
+    defaults["vmicro"] = 10 ** (0.226 - 0.0228 * g + 0.0297 * g**2 - 0.0113 * g**3)
+    defaults["vmacro"] = 10 ** (0.470794 - 0.254120 * full["fe_h"].clip(-2.5, 0.6))
+    full = full.assign(**{k: v for k, v in defaults.items() if k not in full})
+    bad = full.index[~np.isfinite(full).all(axis=1)]
+    if len(bad):
+        raise ValueError(f"labels of {len(bad)} star(s) are not finite, first: {bad[0]}")
+    return full
+
+
+def _abundances(full):
+    result = {"H": np.ones(len(full))}
+    for element, (solar, *_) in ATOMS.items():
+        if element != "H":
+            ratio = 0.0 if element == "Fe" else full[f"{element.lower()}_fe"]
+            result[element] = (10 ** (solar - 12 + full["fe_h"] + ratio)).to_numpy()
+    return result
+
+
+def _carrier(species):
+    """The particle whose abundance a table entry follows: "Fe I" -> "Fe", "?Fe" (unidentified) -> "Fe"."""
+    return species.removeprefix("?").split()[0].removeprefix("13")
+
+
+def _mass(carrier):
+    return ATOMS[carrier][2] if carrier in ATOMS else MOLECULES[carrier][-1]
+
+
+def _columns(rows, columns, values, shape):
+    inside = (rows >= 0) & (rows < shape[0])
+    entries = (values[inside].astype(np.float32), (rows[inside], columns[inside]))
+    return sparse.csr_matrix(entries, shape=shape)
+
+
+def _profiles(log_fine, centres, reach, shape_function):
+    """Sparse (fine pixel, line): shape_function of the velocity (km/s) from each centre, out to `reach`."""
+    half = int(np.ceil(reach / (LIGHT * FINE_STEP)))
+    nearest = np.rint((np.log(centres) - log_fine[0]) / FINE_STEP).astype(int)
+    rows = nearest[:, None] + np.arange(-half, half + 1)
+    velocity = LIGHT * (log_fine[0] + rows * FINE_STEP - np.log(centres)[:, None])
+    columns = np.broadcast_to(np.arange(len(centres))[:, None], rows.shape)
+    return _columns(rows, columns, shape_function(velocity), (len(log_fine), len(centres)))
+
+
+def _gauss(b):
+    return lambda v: np.exp(-((v / b) ** 2)) / (np.sqrt(np.pi) * b)
+
+
+def _wing(v, b=2.0):
+    """First order of the Voigt function in the damping parameter, H1 (Gray 2005, sect. 11), per km/s."""
+    return -2 / np.pi / b * (1 - 2 * v / b * dawsn(v / b))
+
+
+def _stark(v):
+    return STARK / np.pi / (v**2 + STARK**2)
+
+
+class _Model:
+    """What does not depend on the labels: fine grid, profiles, interpolation in wavelength, line data."""
+
+    def __init__(self, wavelength, resolution, lines):
+        ln = np.log(wavelength)
+        pad = int(40 / (LIGHT * FINE_STEP)) + int(4 / (2.35 * resolution * FINE_STEP))
+        self.log_fine = ln[0] + FINE_STEP * np.arange(-pad, int((ln[-1] - ln[0]) / FINE_STEP) + pad + 2)
+        self.resolution, self.position = resolution, (ln - self.log_fine[0]) / FINE_STEP
+        fine = np.exp(self.log_fine)
+        keep = lines["wavelength"].between(fine[0] - 80, fine[-1] + 80)
+        lines = lines[keep]
+        self.centre, self.ep, self.loggf = (lines[c].to_numpy(float) for c in ("wavelength", "ep", "loggf"))
+        carrier = lines["species"].map(_carrier)
+        unknown = sorted(set(carrier) - set(ATOMS) - set(MOLECULES))
+        if unknown:
+            raise ValueError(f"the model knows no atom or molecule for the lines of {unknown}")
+        self.carrier, self.species = pd.factorize(carrier)
+        self.mass = carrier.map(_mass).to_numpy(float)
+        hydrogen = (carrier == "H").to_numpy()
+        solar = np.array([ATOMS[c][0] if c in ATOMS else -9.0 for c in carrier])
+        self.damped = np.flatnonzero((self.loggf - 1.12 * self.ep + solar > STRONG) & ~hydrogen)
+        self.metals, self.stark = np.flatnonzero(~hydrogen), np.flatnonzero(hydrogen)
+        metals = self.centre[self.metals]
+        blocks = [_profiles(self.log_fine, metals, 3 * b, _gauss(b)) for b in DOPPLER]
+        blocks.append(_profiles(self.log_fine, self.centre[self.damped], 180, _wing))
+        blocks.append(_profiles(self.log_fine, self.centre[self.stark], 1500, _stark))
+        self.profiles = sparse.hstack(blocks, format="csr")
+        self.nodes = np.linspace(fine[0], fine[-1], max(3, int((fine[-1] - fine[0]) / 250)))
+        self.at_fine = _hat(fine, self.nodes).astype(np.float32)
+        self.at_lines = _hat(self.centre, self.nodes)
+
+
+def _hat(x, nodes):
+    """Weights (x, node) of linear interpolation."""
+    return np.stack([np.interp(x, nodes, unit) for unit in np.eye(len(nodes))], axis=1)
+
+
+def _optical_depths(model, full, layers, species, opacity, step):
+    """Optical depth of the lines down to the bottom of each cell, times km/s: (profile, depth, star)."""
+    t = layers.temperature.T[..., None]  # depth, star, line
+    population = np.stack([species[c] for c in model.species], axis=-1)[..., model.carrier].swapaxes(0, 1)
+    x = 1.438777e8 / (model.centre * t)
+    constant = np.log(0.026540 * 1e-13) + np.log(10) * model.loggf + np.log(model.centre)
+    log_line = population + constant - model.ep * 11604.52 / t + np.log(-np.expm1(-x))
+    s = np.exp(log_line) * ((step / opacity).swapaxes(0, 1) @ model.at_lines.T)
+    b = np.sqrt(2 * 8.31446e-3 * 0.85 * full["teff"].to_numpy()[:, None] / model.mass)
+    b = np.hypot(b, full["vmicro"].to_numpy()[:, None])
+    weight = np.clip((1 / b - 1 / DOPPLER[1]) / (1 / DOPPLER[0] - 1 / DOPPLER[1]), 0, 1)[:, model.metals]
+    gamma = DAMPING * (layers.atoms * (layers.temperature / 1e4) ** 0.3).T[..., None]
+    damping = np.minimum(gamma * model.centre[model.damped] * 1e-13 / (4 * np.pi * 2.0), 0.5)
+    metals = s[..., model.metals]
+    parts = [metals * weight, metals * (1 - weight), s[..., model.damped] * damping, s[..., model.stark]]
+    total = np.cumsum(np.concatenate(parts, axis=-1, dtype=np.float32), axis=0)
+    return np.ascontiguousarray(np.moveaxis(total, -1, 0))
+
+
+def _continuum(model, layers, step):
+    """Shares of the continuum flux (star, depth, node): F = B_1 + sum_j (B_{j+1} - B_j) exp(-tau_j), over F.
+
+    Each cell has one source function (Planck) and tau_j (slant, mean secant 1.5) is the depth at its bottom.
+    """
+    planck = 1 / np.expm1(1.438777e8 / (model.nodes * layers.temperature[..., None]))
+    rise = np.diff(planck, axis=1, append=planck[:, -1:]) * np.exp(-np.cumsum(step, axis=1))
+    return rise / (planck[:, :1] + rise.sum(axis=1, keepdims=True))
+
+
+def _depths(model, shares, tau):
+    """Depth of the lines below the continuum (fine pixel, star): every cell shines through exp(-tau)."""
+    _, cells, stars = tau.shape
+    tau = (model.profiles @ tau.reshape(len(tau), -1)).reshape(-1, cells, stars)
+    weight = model.at_fine @ shares.transpose(2, 1, 0).reshape(len(model.nodes), -1).astype(np.float32)
+    np.negative(tau, out=tau)
+    np.exp(tau, out=tau)
+    weight = weight.reshape(tau.shape)
+    return weight.sum(axis=1) - np.einsum("fcs,fcs->fs", weight, tau)
+
+
+def _observe(model, depth, vmacro):
+    """Convolve (fine pixel, star) with the instrument's Gaussian and macroturbulence: flux (star, pixel)."""
+    size = fft.next_fast_len(len(depth), real=True)
+    sigma = np.hypot(1 / (np.sqrt(8 * np.log(2)) * model.resolution), vmacro / LIGHT / np.sqrt(2))
+    frequency = 2 * np.pi * fft.rfftfreq(size, FINE_STEP)
+    kernel = np.exp(-0.5 * (frequency * sigma[:, None]) ** 2).astype(np.float32)
+    depth = fft.irfft(fft.rfft(depth.T, size, axis=1) * kernel, size, axis=1)
+    left = np.floor(model.position + 1e-6).astype(int)
+    weight = np.maximum(model.position - left, 0).astype(np.float32)
+    blurred = depth[:, left] + (depth[:, left + 1] - depth[:, left]) * weight
+    return np.minimum(1 - blurred, 1)
+
+
+def _chunk(model, full):
+    abundance = _abundances(full)
+    layers = hydrostatic(full["teff"].to_numpy(), full["logg"].to_numpy(), abundance, 10.0**LOG_TAU).at(CELLS)
+    temperature = layers.temperature[..., None]
+    h_opacity = h_minus(model.nodes * 1e-4, temperature)
+    edges = np.concatenate([[0.0], layers.tau * 10**0.3])
+    step = 1.5 * np.diff(edges)[:, None] * h_opacity / rosseland_opacity(temperature)
+    pressure = layers.electrons * 1.380649e-16 * layers.temperature * layers.atoms / layers.nuclei
+    species = populations(layers, abundance)
+    tau = _optical_depths(model, full, layers, species, h_opacity * pressure[..., None], step)
+    depth = _depths(model, _continuum(model, layers, step), tau)
+    return _observe(model, depth, full["vmacro"].to_numpy())
+
+
+def synthesize(labels, wavelength=None, resolution=22500, lines=None, chunk=25):
+    """Continuum-normalized spectra of stars with `labels` (DataFrame; see `complete_labels`).
+
+    `wavelength`: increasing vacuum Angstrom, default `apogee_wavelength()`; `resolution`: lambda / FWHM;
+    `lines`: a table as from `read_lines()`. Returns a float32 DataArray (star, wavelength) in (0, 1].
+    Raises ValueError for labels that are missing, not finite or far from cool stars, and for a bad grid.
+    """
+    wavelength = apogee_wavelength() if wavelength is None else np.asarray(wavelength, dtype=float)
+    if wavelength.ndim != 1 or len(wavelength) < 2 or not (np.diff(wavelength) > 0).all():
+        raise ValueError("wavelength must be one-dimensional and increasing (Angstrom, vacuum)")
+    if not resolution > 0:
+        raise ValueError(f"resolution is lambda / FWHM and positive, not {resolution}")
+    full = complete_labels(labels)
+    limits = {"teff": (3000, 7500), "logg": (-1, 5.5), "fe_h": (-4, 1)}
+    outside = ~np.logical_and.reduce([full[name].between(*limit) for name, limit in limits.items()])
+    if outside.any():
+        raise ValueError(f"labels outside the model {limits}, first: star {full.index[outside][0]}")
+    model = _Model(wavelength, resolution, read_lines() if lines is None else lines)
+    parts = [full.iloc[i : i + chunk] for i in range(0, len(full), chunk)]
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        spectra = list(pool.map(lambda part: _chunk(model, part), parts))
+    flux = np.concatenate(spectra) if spectra else np.empty((0, len(wavelength)), np.float32)
+    coords = {"star": labels.index.to_numpy(), "wavelength": wavelength}
+    return xr.DataArray(flux, coords=coords, dims=("star", "wavelength"), name="flux")

@@ -1,0 +1,459 @@
+"""The surveys: DR17 from a server that behaves like SDSS, and the simulated one."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from sdss_server import bad_day, serving
+from tiny_archive import FIELDS, STARS, write_apstar, write_archive
+
+from labtools import archive, catalog, download, survey
+from labtools.apstar import WAVELENGTH, read_apstar
+from labtools.archive import ArchiveError, left_out, open_survey
+from labtools.catalog import CatalogError, read_tables
+from labtools.download import CacheError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    """Short pauses, and no settings from outside."""
+    monkeypatch.setattr(download, "BACKOFF", 0.01)
+    monkeypatch.setattr(catalog, "BACKOFF", 0.01)
+    monkeypatch.setattr(download, "TIMEOUT", (2.0, 0.4))
+    monkeypatch.setattr(archive, "DATA", tmp_path / "nothing")
+    for name in [name for name in os.environ if name.startswith("LAB_") and name != "LAB_SHARED"]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory):
+    return write_archive(tmp_path_factory.mktemp("mirror"), number=20)
+
+
+@pytest.fixture
+def sdss(mirror):
+    with serving(mirror) as server:
+        yield server
+
+
+@pytest.fixture
+def dr17(sdss, tmp_path):
+    return open_survey("dr17", tmp_path / "data")
+
+
+def files_of(folder):
+    return {path.parts[-3:]: path.read_bytes() for path in Path(folder).rglob("*.fits")}
+
+
+def assert_right(spectra, mirror):
+    """Every spectrum is, number for number, that of its file in the archive."""
+    best = read_tables(mirror).sort_values(["extratarg", "snr"], ascending=[True, False])
+    best = best[~best.index.duplicated()]
+    for star in spectra.star.values:
+        row = best.loc[star]
+        truth = read_apstar(mirror / STARS / row.telescope / row.field / row.file)
+        xr.testing.assert_equal(spectra.sel(star=[star]), truth)
+
+
+# ---------------------------------------------------------------- which survey
+
+
+def test_the_survey_is_named_by_argument_or_environment(tmp_path, monkeypatch):
+    assert open_survey(root=tmp_path).name == "simulated"
+    monkeypatch.setenv("LAB_SURVEY", "dr17")
+    monkeypatch.setenv("LAB_DATA", str(tmp_path / "here"))
+    chosen = open_survey()
+    assert (chosen.name, chosen.title, chosen.root) == ("dr17", "APOGEE DR17", tmp_path / "here")
+    assert open_survey("simulated").title == "simulated survey"
+    assert "APOGEE DR17: 0 spectra" in repr(chosen)
+
+
+def test_an_unknown_survey_is_named_with_those_there_are(tmp_path):
+    with pytest.raises(ValueError, match=r"'gaia'.*simulated.*dr17"):
+        open_survey("gaia", tmp_path)
+
+
+# ---------------------------------------------------------------- the catalogue
+
+
+def test_the_catalogue_is_asked_for_once(dr17, sdss, mirror):
+    first, second = dr17.catalog(), dr17.catalog()
+    pd.testing.assert_frame_equal(first, second)
+    assert len(first) == len(read_tables(mirror))
+    assert sdss.asked("x_results") == 2 * len(FIELDS)
+    assert first.attrs["source"] == "CAS synspec"
+    assert {"date", "query", "fields", "sha256", "rows"} <= set(first.attrs)
+
+
+def test_a_damaged_catalogue_is_fetched_again(dr17):
+    first = dr17.catalog()
+    (cached,) = dr17.root.rglob("catalog-*.csv")
+    cached.write_bytes(cached.read_bytes()[:-10])
+    with pytest.warns(UserWarning, match="damaged"):
+        second = dr17.catalog()
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_an_allstar_file_in_the_data_folder_is_used(dr17, sdss, mirror):
+    from test_catalog import write_allstar
+
+    dr17.root.mkdir()
+    write_allstar(dr17.root / "allStarLite-dr17-synspec_rev1.fits", read_tables(mirror).reset_index())
+    table = dr17.catalog()
+    assert table.attrs["source"] == "SAS synspec_rev1"
+    assert sdss.requests == []
+    pd.testing.assert_frame_equal(table, dr17.catalog())
+
+
+@pytest.mark.parametrize(("named", "expected"), [("M15, N6791", {"M15", "N6791"}), ("all", set(FIELDS))])
+def test_other_fields(dr17, monkeypatch, named, expected):
+    monkeypatch.setenv("LAB_FIELDS", named)
+    assert set(dr17.catalog().field) == expected
+
+
+def test_a_catalogue_of_another_server_is_told(dr17, mirror):
+    dr17.catalog()
+    with serving(mirror) as other, pytest.warns(UserWarning, match="came from"):
+        dr17.catalog()
+    assert other.requests == []
+
+
+def test_no_catalogue_is_kept_of_a_server_that_is_down(dr17, sdss):
+    sdss.fault = lambda path, number: "html"
+    with pytest.raises(CatalogError, match="gave no catalogue"):
+        dr17.catalog()
+    assert not list(dr17.root.rglob("catalog*"))
+
+
+# ---------------------------------------------------------------- spectra
+
+
+def test_spectra_are_those_of_the_files_in_the_order_asked_for(dr17, sdss, mirror, capsys):
+    ids = dr17.catalog().index.unique()[::-1]
+    spectra = dr17.spectra(ids)
+    assert spectra.star.values.tolist() == ids.tolist()
+    assert_right(spectra, mirror)
+    assert "20/20" in capsys.readouterr().err, "a progress bar ran"
+    assert {name: str(spectra[name].dtype) for name in spectra} == {
+        "flux": "float32",
+        "error": "float32",
+        "mask": "int32",
+    }
+    np.testing.assert_array_equal(spectra.wavelength, WAVELENGTH)
+    asked = len(sdss.requests)
+    xr.testing.assert_identical(dr17.spectra(ids), spectra)
+    assert len(sdss.requests) == asked, "the second time nothing is fetched"
+    assert sdss.busiest <= 4
+
+
+def test_rows_of_the_catalogue_name_the_files_themselves(dr17, sdss, mirror):
+    rows = read_tables(mirror).iloc[[4, 7]]
+    assert dr17.spectra(rows).star.values.tolist() == rows.index.tolist()
+    assert sdss.asked("x_results") == 0, "no catalogue was needed"
+    assert dr17.spectra(rows[["teff"]]).sizes["star"] == 2, "labels alone do for their index"
+
+
+def test_duplicates_are_read_once_and_the_best_row_counts(dr17, sdss):
+    table = dr17.catalog()
+    first, second = table.index[table.index.duplicated()].unique()
+    spectra = dr17.spectra([first, second, first])
+    assert spectra.star.values.tolist() == [first, second]
+    places = [path for path, _ in sdss.requests if path.endswith(".fits")]
+    assert len(places) == 2
+    assert not any("/060+00/" in path for path in places), "neither the flagged nor the fainter row"
+
+
+@pytest.mark.parametrize("ids", [[], pd.Index([]), pd.DataFrame()])
+def test_no_ids_are_an_error(dr17, ids):
+    with pytest.raises(ValueError, match="ids is empty"):
+        dr17.spectra(ids)
+
+
+def test_an_unknown_star_is_named(dr17):
+    with pytest.raises(KeyError, match="2M77777777"):
+        dr17.spectra([dr17.catalog().index[0], "2M77777777+7777777"])
+
+
+def test_what_is_missing_is_left_out_and_told(dr17, sdss):
+    ids = dr17.catalog().index.unique()
+    absent, damaged, other = ids[[3, 5, 7]]
+    faults = {absent: "404", damaged: "truncated", other: "other"}
+    sdss.fault = lambda path, number: next((fault for star, fault in faults.items() if star in path), None)
+    with pytest.warns(UserWarning, match="3 of 20 spectra are left out") as caught:
+        spectra = dr17.spectra(ids)
+    assert spectra.star.values.tolist() == [star for star in ids if star not in faults]
+    table = left_out(spectra).set_index("star").reason
+    assert "404" in table[absent]
+    assert "another star" in table[other]
+    assert set(table.index) == set(faults)
+    told = next(str(one.message) for one in caught if "left out" in str(one.message))
+    assert all(star in told for star in faults)
+    assert json.loads(spectra.attrs["missing"]), "plain text, so that the Dataset can be written"
+
+
+def test_too_much_missing_stops(dr17, sdss):
+    ids = dr17.catalog().index.unique()
+    sdss.fault = lambda path, number: "404" if any(star in path for star in ids[:11]) else None
+    with pytest.raises(ArchiveError, match="only 9 of 20"):
+        dr17.spectra(ids)
+
+
+def test_an_outage_stops_and_the_next_call_goes_on(dr17, sdss, mirror):
+    ids = dr17.catalog().index.unique()
+    served = []
+
+    def fault(path, number):
+        if path.endswith(".fits"):
+            served.append(path)
+        return "503" if len(served) > 6 else None
+
+    sdss.fault = fault
+    with pytest.raises(ArchiveError, match="run this again"):
+        dr17.spectra(ids)
+    assert len(files_of(dr17.root)) == 6
+    sdss.fault = lambda path, number: None
+    sdss.requests.clear()
+    assert_right(dr17.spectra(ids), mirror)
+    assert sum(path.endswith(".fits") for path, _ in sdss.requests) == 14
+
+
+def test_an_interruption_leaves_whole_files_and_the_next_call_goes_on(dr17, sdss, mirror, monkeypatch):
+    class Interrupted(survey.tqdm):
+        def update(self, n=1):
+            super().update(n)
+            if self.n == 5:
+                raise KeyboardInterrupt
+
+    ids = dr17.catalog().index.unique()
+    with monkeypatch.context() as patch:
+        patch.setattr(survey, "tqdm", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            dr17.spectra(ids)
+    kept = files_of(dr17.root)
+    assert 5 <= len(kept) < 20
+    assert kept.items() <= files_of(mirror).items()
+    assert not list(dr17.root.rglob("*.part"))
+    assert_right(dr17.spectra(ids), mirror)
+
+
+@pytest.mark.parametrize("sums", [True, False], ids=["with checksums", "without"])
+@pytest.mark.parametrize("keep", ["files", "arrays"])
+def test_a_bad_day_costs_nothing(dr17, sdss, mirror, sums, keep):
+    ids = dr17.catalog().index.unique()
+    sdss.fault, sdss.sums = bad_day(seed=5), sums
+    spectra = dr17.spectra(ids, keep=keep)
+    assert spectra.star.values.tolist() == ids.tolist()
+    assert_right(spectra, mirror)
+    fits = files_of(dr17.root)
+    assert fits.items() <= files_of(mirror).items(), "byte for byte"
+    assert len(fits) == (20 if keep == "files" else 0)
+    assert not list(dr17.root.rglob("*.part"))
+
+
+def test_a_file_that_the_list_of_checksums_disowns_is_left_out(dr17, mirror, tmp_path):
+    copy = shutil.copytree(mirror, tmp_path / "copy")
+    ids = dr17.catalog().index.unique()[:8]
+    with serving(copy) as server:
+        server.fault = lambda path, number: swap(path)
+        (target,) = copy.rglob(f"*{ids[3]}.fits")
+
+        def swap(path):
+            if path.endswith(target.name):
+                write_apstar(target, ids[3], seed=99)
+
+        for cached in dr17.root.rglob("catalog-*"):
+            cached.unlink()
+        with pytest.warns(UserWarning, match="its sha1 is not that"):
+            assert dr17.spectra(ids).sizes["star"] == 7
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again(dr17, mirror):
+    ids = dr17.catalog().index.unique()[:6]
+    dr17.spectra(ids)
+    first, second, *_ = sorted(dr17.root.rglob("*.fits"))
+    first.write_bytes(first.read_bytes()[:50_000])
+    second.write_bytes(b"<html>")
+    assert_right(dr17.spectra(ids), mirror)
+    assert files_of(dr17.root).items() <= files_of(mirror).items()
+
+
+def test_names_in_a_catalogue_are_never_paths(dr17, sdss, mirror, tmp_path):
+    rows = read_tables(mirror).iloc[4:12].copy()
+    rows.iloc[0, rows.columns.get_loc("field")] = "../../../../../../../escaped"
+    rows.iloc[1, rows.columns.get_loc("file")] = "../../apStar-dr17-x.fits"
+    rows.iloc[2, rows.columns.get_loc("telescope")] = "/tmp"
+    with pytest.warns(UserWarning, match="refused"):
+        spectra = dr17.spectra(rows)
+    assert set(left_out(spectra).star) == set(rows.index[:3])
+    assert not list(tmp_path.rglob("escaped*"))
+    assert not any(".." in path or "escaped" in path for path, _ in sdss.requests)
+
+
+def test_two_processes_share_one_cache(dr17, sdss, mirror):
+    sdss.fault = bad_day(seed=3)
+    script = (
+        "import sys; from astroquery.sdss import conf; from labtools import archive, catalog, download\n"
+        "conf.skyserver_baseurl, conf.sas_baseurl = sys.argv[1], sys.argv[1] + '/sas'\n"
+        "download.BACKOFF = catalog.BACKOFF = 0.01; download.TIMEOUT = (2, 0.4)\n"
+        "survey = archive.open_survey('dr17', sys.argv[2])\n"
+        "print(survey.spectra(survey.catalog().index.unique()).sizes['star'])"
+    )
+    command = [sys.executable, "-c", script, sdss.url, str(dr17.root)]
+    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0].strip() for process in both] == ["20", "20"]
+    assert files_of(dr17.root).items() <= files_of(mirror).items()
+    assert not list(dr17.root.rglob("*.part"))
+
+
+def test_a_shared_cache_is_read_and_never_written(dr17, sdss, mirror, tmp_path, monkeypatch):
+    ids = dr17.catalog().index.unique()
+    dr17.spectra(ids[:15])
+    before = sorted(dr17.root.rglob("*"))
+    monkeypatch.setenv("LAB_DATA_SHARED", str(dr17.root))
+    own = open_survey("dr17", tmp_path / "own")
+    sdss.requests.clear()
+    assert_right(own.spectra(ids), mirror)
+    assert sum(path.endswith(".fits") for path, _ in sdss.requests) == 5
+    assert sdss.asked("x_results") == 0, "the shared catalogue serves too"
+    assert sorted(dr17.root.rglob("*")) == before
+    assert len(files_of(own.root)) == 5
+
+
+def test_a_cache_that_cannot_be_written_serves_what_it_has(dr17, monkeypatch):
+    ids = dr17.catalog().index.unique()
+    dr17.spectra(ids[:8])
+
+    def read_only(*arguments):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(download.os, "replace", read_only)
+    assert dr17.spectra(ids[:8]).sizes["star"] == 8
+    with pytest.raises(CacheError, match="LAB_DATA"):
+        dr17.spectra(ids)
+    assert len(files_of(dr17.root)) == 8
+
+
+def test_space_and_time_are_announced(dr17, monkeypatch, capsys):
+    monkeypatch.setattr(archive, "ANNOUNCE", 10)
+    ids = dr17.catalog().index.unique()
+    dr17.spectra(ids)
+    announced = capsys.readouterr().err
+    assert "20 spectra are to be downloaded" in announced
+    assert "LAB_KEEP=arrays" in announced
+    dr17.spectra(ids)
+    assert "to be downloaded" not in capsys.readouterr().err
+
+
+def test_a_disk_that_is_too_small_is_told_beforehand(dr17, sdss, monkeypatch):
+    ids = dr17.catalog().index.unique()
+    monkeypatch.setattr(
+        archive.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6)
+    )
+    with pytest.raises(CacheError, match="make room"):
+        dr17.spectra(ids)
+    assert not any(path.endswith(".fits") for path, _ in sdss.requests)
+
+
+def test_what_to_keep_comes_from_the_environment(dr17, monkeypatch):
+    ids = dr17.catalog().index.unique()[:4]
+    monkeypatch.setenv("LAB_KEEP", "arrays")
+    dr17.spectra(ids)
+    assert (len(files_of(dr17.root)), len(list(dr17.root.rglob("*.npz")))) == (0, 4)
+    assert "4 spectra" in repr(dr17)
+    with pytest.raises(ValueError, match="'files' or 'arrays'"):
+        dr17.spectra(ids, keep="pickles")
+
+
+# ---------------------------------------------------------------- course files
+
+
+@pytest.mark.parametrize("place", [".", "dr17"])
+def test_course_files_are_taken_from_the_data_folder(shared_data, tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir(exist_ok=True)
+    for file in (shared_data / "course").iterdir():
+        shutil.copy(file, folder)
+    found = open_survey("dr17", tmp_path)
+    assert found.mystery().star.item() == "2M16333217+3942519"
+    assert int(found.continuum_pixels().sum()) == 529
+
+
+def test_course_files_are_fetched_and_checked(shared_data, tmp_path, monkeypatch):
+    shutil.copytree(shared_data / "course", tmp_path / "course", copy_function=shutil.copyfile)
+    with serving(tmp_path / "course") as server:
+        monkeypatch.setattr(archive, "COURSE", server.url + "/")
+        found = open_survey("dr17", tmp_path / "data")
+        assert found.mystery().sizes == {"star": 1, "wavelength": 8575}
+        assert found.continuum_pixels().size == 7214
+        monkeypatch.setitem(archive.COURSE_FILES, "mystery_spec_wiped.fits", "0" * 64)
+        with pytest.raises(ArchiveError, match="sha256 differs"):
+            open_survey("dr17", tmp_path / "other").mystery()
+    assert found.mystery().sizes["star"] == 1, "kept, without a network"
+
+
+def test_without_a_mystery_star_it_is_said_where_to_put_it(sdss, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "COURSE", sdss.url + "/nowhere/")
+    with pytest.raises(ArchiveError, match=r"mystery_spec_wiped\.fits .*Put it into"):
+        open_survey("dr17", tmp_path).mystery()
+
+
+def test_without_the_map_of_the_course_the_labs_own_is_used(sdss, tmp_path, monkeypatch):
+    simulate = pytest.importorskip("labtools.simulate")
+    monkeypatch.setattr(simulate, "continuum_map", lambda: "the lab's own")
+    monkeypatch.setattr(archive, "COURSE", sdss.url + "/nowhere/")
+    with pytest.warns(UserWarning, match="own map of continuum pixels is used"):
+        assert open_survey("dr17", tmp_path).continuum_pixels() == "the lab's own"
+
+
+# ---------------------------------------------------------------- the real layout
+
+
+def test_the_replica_over_http(shared_data, tmp_path):
+    replica = shared_data / "dr17-replica"
+    with serving(replica, fault=bad_day(seed=11)):
+        found = open_survey("dr17", tmp_path)
+        with pytest.warns(UserWarning, match="21 of 181 spectra are left out"):
+            spectra = found.spectra(found.catalog().index)
+    assert files_of(tmp_path) == files_of(replica)
+    assert set(left_out(spectra).reason) == {"not on the server (404)"}
+
+
+# ---------------------------------------------------------------- the simulated survey
+
+
+@pytest.fixture
+def simulated(mirror, tmp_path, monkeypatch):
+    """The simulated survey, with the small archive in the place of the one that takes long to write."""
+    simulate = pytest.importorskip("labtools.simulate")
+    folder = shutil.copytree(mirror, tmp_path / "simulated" / "v0")
+    write_apstar(folder / "mystery.fits", "mystery")
+    pixels = np.r_[322:3242, 3648:6048, 6412:8306]
+    np.savez(folder / "continuum_pixels.npz", trusted=pixels % 10 == 0, wavelengths=WAVELENGTH[pixels])
+    monkeypatch.setattr(simulate, "write_survey", lambda root: root / "simulated" / "v0")
+    return open_survey("simulated", tmp_path)
+
+
+def test_the_simulated_survey_goes_the_same_way(simulated, mirror):
+    table = simulated.catalog()
+    pd.testing.assert_frame_equal(table, read_tables(mirror))
+    assert_right(simulated.spectra(table.index), mirror)
+    assert simulated.mystery().star.item() == "mystery"
+    assert simulated.continuum_pixels().size == 7214
+    assert repr(simulated).startswith("<simulated survey: 22 spectra in ")
+
+
+def test_missing_files_of_the_simulated_survey_are_told(simulated):
+    ids = simulated.catalog().index.unique()
+    (path,) = simulated.root.rglob(f"*{ids[6]}.fits")
+    path.unlink()
+    with pytest.warns(UserWarning, match="no such file"):
+        assert simulated.spectra(ids).sizes["star"] == 19

@@ -1,0 +1,146 @@
+"""The checkpoint PDFs: opened again, and read."""
+
+import os
+import re
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from labtools.checkpoints import checkpoint_path, student_name, write_checkpoint
+
+pypdf = pytest.importorskip("pypdf")
+SURVEY = SimpleNamespace(title="simulated survey")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def figures():
+    fig, ax = plt.subplots(layout="constrained")
+    ax.plot([0, 1], [0, 1])
+    ax.set(xlabel="wavelength", title="flux of one star")
+    dense, ax = plt.subplots(figsize=(4, 3))
+    ax.plot(np.arange(50), np.arange(50), ".", rasterized=True)
+    return {"The labels of $1900 giants": fig, "A star before and after": dense}
+
+
+def text_of(path):
+    return [" ".join(page.extract_text().split()) for page in pypdf.PdfReader(path).pages]
+
+
+def test_pages_text_and_metadata(figures, tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_STUDENT", "Cecilia Payne")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1760000000")
+    path = write_checkpoint(1, figures, SURVEY, tmp_path)
+    assert path == tmp_path / "Cecilia_Payne_lab2_cp1.pdf"
+    pages = text_of(path)
+    assert len(pages) == 2
+    for page, caption in zip(pages, figures, strict=True):
+        for words in (
+            "Cecilia Payne",
+            "checkpoint 1",
+            "2025-10-09",
+            "simulated survey",
+            "matplotlib 3.",
+            caption,
+        ):
+            assert words in page
+    assert "flux of one star" in pages[0]
+    info = pypdf.PdfReader(path).metadata
+    assert info.author == "Cecilia Payne"
+    assert "checkpoint 1" in info.title
+
+
+def test_fonts_are_truetype_and_lines_are_vectors(figures, tmp_path):
+    reader = pypdf.PdfReader(write_checkpoint(1, figures, SURVEY, tmp_path))
+    fonts = [font.get_object() for page in reader.pages for font in page["/Resources"]["/Font"].values()]
+    assert {font["/Subtype"] for font in fonts} == {"/Type0"}
+    images = [re.findall(rb"/I\d+\s+Do", page.get_contents().get_data()) for page in reader.pages]
+    assert [len(found) for found in images] == [0, 1]
+
+
+def test_figures_stay_as_they_were(figures, tmp_path):
+    fig = figures["The labels of $1900 giants"]
+    fig.canvas.draw()
+    before = np.asarray(fig.canvas.buffer_rgba()).copy()
+    state = (len(fig.texts), fig.dpi, tuple(fig.get_size_inches()))
+    write_checkpoint(2, figures, "APOGEE DR17", tmp_path)
+    fig.canvas.draw()
+    assert (len(fig.texts), fig.dpi, tuple(fig.get_size_inches())) == state
+    np.testing.assert_array_equal(np.asarray(fig.canvas.buffer_rgba()), before)
+
+
+def test_everything_lies_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAB_STUDENT", "A Name " + "of many words " * 5)
+    fig, ax = plt.subplots(figsize=(3, 2))
+    ax.text(1.5, 0.5, "outside", transform=ax.transAxes)
+    path = write_checkpoint(3, {"caption " * 30: fig}, SURVEY, tmp_path)
+    page = pypdf.PdfReader(path).pages[0]
+    places = []
+    page.extract_text(visitor_text=lambda text, cm, *_: places.append(cm[4:]) if text.strip() else None)
+    x, y = np.transpose(places)
+    assert (x >= 0).all()
+    assert (x < page.mediabox.width).all()
+    assert (y > 0).all()
+    assert (y < page.mediabox.height).all()
+    assert "outside" in text_of(path)[0]
+
+
+def test_same_figures_same_bytes(figures, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    first = write_checkpoint(1, figures, SURVEY, tmp_path / "a").read_bytes()
+    assert write_checkpoint(1, figures, SURVEY, tmp_path / "b").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("", "Firstname_Lastname"),
+        ("../../etc/passwd", "etc_passwd"),
+        ("Anne  O'Neill-Smith Jr.", "Anne_ONeill-Smith_Jr"),
+        ("a\x01b\ud800c\n", "a_b_c"),
+        ("Ångström Ünal", "Ångström_Ünal"),
+        ("E\u0301mile", "\u00c9mile"),
+        ("--rm -rf *", "rm_rf"),
+        ("x" * 500, "x" * 80),
+        ("星" * 500, "星" * 50),
+    ],
+)
+def test_names_are_safe_in_paths(name, stem, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", {**os.environ, "LAB_STUDENT": name})
+    path = checkpoint_path(2, tmp_path)
+    assert path == tmp_path / f"{stem}_lab2_cp2.pdf"
+    assert len(os.fsencode(path.name)) < 200
+
+
+def test_a_name_of_nothing_is_refused(monkeypatch):
+    monkeypatch.setenv("LAB_STUDENT", "/../ *")
+    with pytest.raises(ValueError, match="LAB_STUDENT"):
+        student_name()
+
+
+def test_bad_arguments(figures, tmp_path):
+    with pytest.raises(ValueError, match="no checkpoint 4"):
+        write_checkpoint(4, figures, SURVEY, tmp_path)
+    with pytest.raises(ValueError, match="at least one figure"):
+        write_checkpoint(1, {}, SURVEY, tmp_path)
+    with pytest.raises(TypeError, match=r"ax\.figure"):
+        write_checkpoint(1, {"axes": plt.subplots()[1]}, SURVEY, tmp_path)
+
+
+def test_a_failed_page_leaves_the_old_file(figures, tmp_path, monkeypatch):
+    path = write_checkpoint(1, figures, SURVEY, tmp_path)
+    before = path.read_bytes()
+    dense = figures["A star before and after"]
+    monkeypatch.setattr(dense, "savefig", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_checkpoint(1, figures, SURVEY, tmp_path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    assert not dense.texts

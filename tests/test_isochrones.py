@@ -1,0 +1,283 @@
+"""MIST files and the giant branch: a real file, files made here, and a server that answers as MIST does."""
+
+import io
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
+
+import numpy as np
+import pytest
+
+from labtools import download
+from labtools.download import TransferError
+from labtools.isochrones import (
+    BadMistFile,
+    approximate_giant_branch,
+    approximate_isochrone,
+    best_isochrone,
+    fetch_mist,
+    giant_branch,
+    isochrone,
+    read_mist,
+)
+
+EEPS = np.arange(400, 640)
+RULE = "# " + "-" * 86
+
+
+def made_up(eep, log_age, feh):
+    """log Teff and log g, linear in log age and [Fe/H], of a made-up isochrone with a bump at EEP 540."""
+    up = eep - 454
+    logg = 4.0 - 0.024 * up + 0.2 * np.exp(-(((eep - 540) / 4) ** 2)) - 0.1 * (log_age - 9.8)
+    return 3.76 - 0.0014 * up - 0.03 * feh - 0.02 * (log_age - 9.8), logg
+
+
+def mist_text(log_ages, feh, linear=False, cmd=True):
+    """A file in the format of MIST: `.iso.cmd`, or `.iso` without [Fe/H] columns."""
+    name = "isochrone_age_yr" if linear else "log10_isochrone_age_yr"
+    lines = ["# MIST version number  = 1.2", "# MESA revision number =     7503", RULE]
+    lines += ["#  Yinit        Zinit   [Fe/H]   [a/Fe]  v/vcrit"]
+    lines += [f"# 0.2500  6.64289E-04    {feh:5.2f}     0.00     0.40", RULE]
+    lines += [f"# number of isochrones =  {len(log_ages):4d}", RULE]
+    for log_age in log_ages:
+        columns = ["EEP", name, "initial_mass", "log_Teff", "log_g"] + ["[Fe/H]_init", "[Fe/H]"] * cmd
+        lines += [f"# number of EEPs, cols =  {len(EEPS)}  {len(columns) + 1}", "#  1   2   3", ""]
+        lines[-1] = "# " + "  ".join([*columns, "phase"])
+        for eep in EEPS:
+            log_teff, logg = made_up(eep, log_age, feh)
+            numbers = [10**log_age if linear else log_age, 1.1, log_teff, logg, *([feh, feh] if cmd else [])]
+            phase = 0 if eep < 454 else 2 if eep < 605 else 3
+            lines.append(f"{eep:5d} " + " ".join(f"{number:.16E}" for number in [*numbers, phase]))
+        lines += ["", ""]
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """Three ages at each of two metallicities, one file after the other in one."""
+    path = tmp_path / "grid.iso.cmd"
+    path.write_text("".join(mist_text([9.7, 9.75, 9.9], feh) for feh in (-1.0, 0.0)))
+    return path
+
+
+def test_the_real_file(shared_data):
+    table = read_mist(shared_data / "mist" / "MIST_iso_12Gyr_feh-1.35.iso.cmd")
+    assert len(table) == 1460
+    assert {"eep", "age", "initial_mass", "log_teff", "log_g", "log_l", "ps_g", "phase"} <= set(table.columns)
+    np.testing.assert_allclose(table["age"], 12, rtol=1e-12)
+    np.testing.assert_allclose(table["feh_init"], -1.35)
+    assert table.attrs["source"] == "MIST v1.2, v/vcrit = 0.40"
+    clump = table[table["phase"] == 3]
+    assert clump["log_g"].median() == pytest.approx(2.4, abs=0.2)
+    logg = np.arange(0.5, 3.6, 0.1)
+    teff = giant_branch(isochrone(table, 12, -1.35), logg)
+    assert (np.diff(teff) > 0).all()
+    row = table[table["eep"] == 534].iloc[0]
+    assert giant_branch(table, row["log_g"]) == pytest.approx(row["teff"], abs=0.01)
+    np.testing.assert_allclose(approximate_giant_branch(2.0, -1.0, 12), giant_branch(table, 2.0), atol=150)
+
+
+@pytest.mark.parametrize("cmd", [True, False])
+@pytest.mark.parametrize("linear", [True, False])
+def test_reading_both_formats_and_both_age_scales(cmd, linear, tmp_path):
+    path = tmp_path / "a.iso"
+    path.write_text(mist_text([9.0, 9.8], -0.5, linear=linear, cmd=cmd))
+    table = read_mist(path)
+    assert len(table) == 2 * len(EEPS)
+    np.testing.assert_allclose(np.unique(table["age"].round(9)), 10 ** np.array([0.0, 0.8]), rtol=1e-8)
+    np.testing.assert_allclose(table["feh_init"], -0.5)
+    np.testing.assert_allclose(table["teff"], 10 ** table["log_teff"])
+    assert ("feh" in table) == cmd
+
+
+def test_an_age_between_grid_points_is_interpolated_and_not_rounded(grid):
+    table = read_mist(grid)
+    for age, feh in ((6.0, 0.0), (6.0, -0.3), (10**0.75, -1.0), (10**0.9, 0.0)):
+        one = isochrone(table, age, feh)
+        log_teff, logg = made_up(one["eep"], 9 + np.log10(age), feh)
+        np.testing.assert_allclose(one["log_teff"], log_teff, rtol=1e-10)
+        np.testing.assert_allclose(one["log_g"], logg, rtol=1e-10)
+        np.testing.assert_allclose(one["teff"], 10**log_teff, rtol=1e-10)
+        phase = np.select([one["eep"] < 454, one["eep"] < 605], [0, 2], 3)
+        np.testing.assert_array_equal(one["phase"], phase)
+        assert one["age"].unique() == pytest.approx(age)
+    assert isochrone(table, 6, 0).attrs["source"].startswith("MIST v1.2")
+
+
+@pytest.mark.parametrize(("age", "feh"), [(4.0, 0.0), (8.5, 0.0), (6.0, 0.1), (0.0, 0.0), (np.nan, 0.0)])
+def test_beyond_the_grid_is_an_error(age, feh, grid):
+    with pytest.raises(ValueError, match="no isochrone for"):
+        isochrone(read_mist(grid), age, feh)
+
+
+def test_giant_branch_is_monotonic_across_the_bump(grid):
+    one = isochrone(read_mist(grid), 6.0, 0.0)
+    rgb = one[one["phase"] == 2]
+    assert (np.diff(rgb["log_g"]) > 0).any()
+    logg = np.linspace(rgb["log_g"].min(), rgb["log_g"].max(), 500)
+    teff = giant_branch(one, logg)
+    assert (np.diff(teff) > 0).all()
+    ends = rgb.iloc[[-1, 0]]
+    np.testing.assert_allclose(teff[[0, -1]], ends["teff"], rtol=1e-12)
+    assert np.isnan(giant_branch(one, [ends["log_g"].iloc[0] - 0.01, ends["log_g"].iloc[1] + 0.01])).all()
+    np.testing.assert_allclose(giant_branch(one.drop(columns="phase"), logg), teff)
+
+
+def test_giant_branch_wants_one_isochrone_with_giants(grid):
+    table = read_mist(grid)
+    with pytest.raises(ValueError, match="several isochrones"):
+        giant_branch(table, 2.0)
+    one = isochrone(table, 6, 0)
+    with pytest.raises(ValueError, match="no red giant branch"):
+        giant_branch(one[one["phase"] == 0], 2.0)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: "<!DOCTYPE html><title>404 Not Found</title>", "not a MIST isochrone file"),
+        (lambda text: "", "not a MIST isochrone file"),
+        (lambda text: text[: len(text) // 3], "cut off"),
+        (lambda text: text[:-60], "cut off|missing or not finite"),
+        (lambda text: text.replace("log_g", "log_x"), "log_g is missing"),
+        (lambda text: text.replace("3.7", "*.*", 1), "rows of 8 numbers"),
+        (lambda text: text.replace("3.7", "NaN ", 1), "rows of|cut off|not finite"),
+        (lambda text: text.replace("E+00", "E+02"), "no star has"),
+        (lambda text: text + text, "twice"),
+        (lambda text: text + mist_text([9.0], 0.0, cmd=False), "different columns"),
+    ],
+)
+def test_a_damaged_file_is_refused_with_its_name(damage, message, tmp_path):
+    path = tmp_path / "bad.iso.cmd"
+    path.write_text(damage(mist_text([9.7, 9.9], 0.0)))
+    with pytest.raises(BadMistFile, match=message) as caught:
+        read_mist(path)
+    assert "bad.iso.cmd" in str(caught.value)
+
+
+def test_the_approximation_rises_with_gravity_and_falls_with_metallicity_and_age():
+    logg = np.linspace(0.5, 3.5, 200)
+    for feh in (-1.0, -0.5, 0.0):
+        assert (np.diff(approximate_giant_branch(logg, feh)) > 0).all()
+    assert (np.diff(approximate_giant_branch(2.0, np.linspace(-1, 0.5, 50))) < 0).all()
+    assert (np.diff(approximate_giant_branch(2.0, 0.0, np.linspace(4.5, 12.5, 50))) < 0).all()
+
+
+def test_the_approximation_ends_where_it_says():
+    assert np.isnan(approximate_giant_branch([0.1, 3.6, 2.0, 2.0], [0, 0, -1.1, 0.6])).all()
+    assert np.isnan(approximate_giant_branch(2.0, 0.0, [1.0, 13.5, np.nan])).all()
+    with pytest.raises(ValueError, match="approximation ends"):
+        approximate_isochrone(1.0, 0.0)
+
+
+def test_the_approximation_is_a_table_like_an_isochrone():
+    table = approximate_isochrone(6.0, -0.5)
+    logg = np.linspace(0.5, 3.4, 30)
+    np.testing.assert_allclose(giant_branch(table, logg), approximate_giant_branch(logg, -0.5), atol=0.5)
+    assert "approximation" in table.attrs["source"]
+
+
+def test_a_mist_file_is_preferred_to_the_approximation(grid):
+    assert best_isochrone(6, 0, grid.parent).attrs["source"].startswith("MIST")
+    assert "approximation" in best_isochrone(6, 0.3, grid.parent).attrs["source"]
+    assert "approximation" in best_isochrone(6, 0, grid.parent / "empty").attrs["source"]
+    (grid.parent / "zzz.iso").write_text("<html>")
+    with pytest.raises(BadMistFile, match=r"zzz\.iso"):
+        best_isochrone(6, 0.3, grid.parent)
+
+
+class Interpolator(BaseHTTPRequestHandler):
+    """Answers as iso_form.php and its downloads do; `faults` names what goes wrong, one entry a request."""
+
+    faults = ()
+    forms = ()
+
+    def answer(self, code, body, kind="text/html"):
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def next_fault(self):
+        return type(self).faults.pop(0) if type(self).faults else ""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        fault = self.next_fault()
+        form = {name: values[0] for name, values in parse_qs(body).items()}
+        type(self).forms.append(form)
+        link = "https://elsewhere.invalid/a.zip" if fault == "elsewhere" else "tmp/MIST_iso_1.zip"
+        page = f'<html><p>Your file: <a href="{link}">MIST_iso_1.zip</a></p></html>'
+        if fault == "busy":
+            page = "<html><p>failed in age interpolation!</p></html>"
+        self.answer(503 if fault == "503" else 200, page.encode())
+
+    def do_GET(self):
+        fault = self.next_fault()
+        form = type(self).forms[-1]
+        age, feh = float(form["age_value"]), float(form["FeH_value"])
+        text = mist_text([np.log10(age) + (0.1 if fault == "other age" else 0)], feh, linear=True)
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("../../MIST_iso_1.iso.UBVRIplus", text)
+        body = packed.getvalue()
+        body = body[: len(body) // 2] if fault == "cut" else b"<html>404" if fault == "page" else body
+        self.answer(404 if fault == "404" else 200, body, "application/zip")
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(download, "BACKOFF", 0.001)
+    monkeypatch.setattr(download, "ATTEMPTS", 4)
+    Interpolator.faults, Interpolator.forms = [], []
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Interpolator)
+    threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_fetching_what_is_needed_and_only_once(server, tmp_path):
+    paths = fetch_mist(6.0, (0.0, -1.0), tmp_path / "mist", address=server, progress=False)
+    assert [path.name for path in paths] == [
+        f"MIST_v1.2_feh_{feh}_6Gyr.iso.cmd" for feh in ("p0.00", "m1.00")
+    ]
+    assert sorted(paths) == sorted((tmp_path / "mist").iterdir())
+    wanted = {"version": "MIST1", "age_type": "single", "age_scale": "linear", "age_value": "6e+09"}
+    assert wanted.items() <= Interpolator.forms[0].items()
+    assert [form["FeH_value"] for form in Interpolator.forms] == ["0", "-1"]
+    one = best_isochrone(6.0, -1.0, tmp_path / "mist")
+    assert one["feh_init"].unique() == [-1.0]
+    assert one.attrs["source"].startswith("MIST v1.2")
+    fetch_mist(6.0, (0.0, -1.0), tmp_path / "mist", address=server, progress=False)
+    assert len(Interpolator.forms) == 2
+
+
+@pytest.mark.parametrize("faults", [["503"], ["", "cut"], ["503", "503", "", "page"]])
+def test_passing_faults_are_survived(faults, server, tmp_path):
+    Interpolator.faults = list(faults)
+    (path,) = fetch_mist(6.0, (0.0,), tmp_path, address=server, progress=False)
+    assert len(read_mist(path)) == len(EEPS)
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        (["busy"], "failed in age interpolation"),
+        (["503"] * 9, "does not answer"),
+        (["elsewhere"], "another place"),
+        (["", "404"], "not on the server"),
+        (["", "page", "page", "page"], "not a whole zip archive"),
+        (["", "other age"], "not what was asked for"),
+    ],
+)
+def test_what_is_not_the_isochrone_is_not_kept(faults, message, server, tmp_path):
+    Interpolator.faults = list(faults)
+    with pytest.raises(TransferError, match=message):
+        fetch_mist(6.0, (0.0,), tmp_path, address=server, progress=False)
+    assert not list(tmp_path.iterdir())

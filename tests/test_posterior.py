@@ -1,0 +1,178 @@
+"""Posteriors: the small quadratic form against all pixels, and one sampler against another."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pymc as pm
+import pytest
+import xarray as xr
+from made_up import made_up_cannon, made_up_stars
+from scipy import stats
+
+from labtools.posterior import build_model, diagnose, flat_priors, labels_of, sample, sample_stars
+
+QUIET = {"progressbar": False, "cores": 1}
+
+
+def near_best(cannon, spectra, number=6, seed=2):
+    """Labels within a few errors of the best fit of the first star."""
+    best, rng = cannon.fit(spectra).iloc[0], np.random.default_rng(seed)
+    errors = best[[f"{name}_err" for name in cannon.labels]].to_numpy(float)
+    return best[list(cannon.labels)].to_numpy(float) + 3 * errors * rng.standard_normal((number, len(errors)))
+
+
+def log_likelihood_of(model, y):
+    return float(model["log_likelihood"].eval(dict(zip(model.free_RVs, y, strict=True))))
+
+
+def test_log_likelihood_is_that_of_7214_pixels():
+    cannon = made_up_cannon(pixels=7214)
+    spectra, _ = made_up_stars(cannon, 1)
+    model = build_model(cannon, spectra)
+    flux, error = spectra["flux"].values[0], spectra["error"].values[0]
+    good = np.isfinite(error) & np.isfinite(cannon.s2)
+    sigma = np.sqrt(error[good] ** 2 + cannon.s2[good])
+    for y in [*near_best(cannon, spectra), cannon.offset]:
+        table = pd.DataFrame([y], columns=list(cannon.labels), index=["star"])
+        expected = stats.norm.logpdf(flux[good], cannon.predict(table).values[0, good], sigma).sum()
+        assert log_likelihood_of(model, y) == pytest.approx(expected, rel=1e-12, abs=1e-8)
+
+
+def test_log_likelihood_with_modes_is_that_of_correlated_pixels():
+    cannon = made_up_cannon(labels=3, pixels=60)
+    spectra, _ = made_up_stars(cannon, 1)
+    rng = np.random.default_rng(3)
+    modes = xr.DataArray(
+        0.02 * rng.standard_normal((4, 60)),
+        coords={"wavelength": cannon.wavelength},
+        dims=("mode", "wavelength"),
+    )
+    model = build_model(cannon, spectra, modes=modes)
+    good = np.isfinite(spectra["error"].values[0]) & np.isfinite(cannon.s2)
+    variance = np.diag((spectra["error"].values[0] ** 2 + cannon.s2)[good])
+    covariance = variance + modes.values[:, good].T @ modes.values[:, good]
+    for y in near_best(cannon, spectra):
+        table = pd.DataFrame([y], columns=list(cannon.labels), index=["star"])
+        mean = cannon.predict(table).values[0, good]
+        expected = stats.multivariate_normal.logpdf(spectra["flux"].values[0, good], mean, covariance)
+        assert log_likelihood_of(model, y) == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.fixture(scope="module")
+def chains():
+    """NUTS on one star through the quadratic form, with the star and the model."""
+    cannon = made_up_cannon(labels=3, pixels=120)
+    spectra, truth = made_up_stars(cannon, 1, snr=15)
+    return SimpleNamespace(
+        cannon=cannon, spectra=spectra, truth=truth, idata=sample(build_model(cannon, spectra), **QUIET)
+    )
+
+
+def agree(first, second, errors=5):
+    """Means and standard deviations of two sets of draws agree within their Monte Carlo errors."""
+    for name in first:
+        a, b = first[name].to_numpy(), second[name].to_numpy()
+        error = a.std() * np.sqrt(1 / 1000 + 1 / 1000)
+        assert a.mean() == pytest.approx(b.mean(), abs=errors * error)
+        assert a.std() == pytest.approx(b.std(), rel=errors / np.sqrt(1000))
+        np.testing.assert_allclose(
+            np.quantile(a, [0.05, 0.95]), np.quantile(b, [0.05, 0.95]), atol=errors * 2 * error
+        )
+
+
+def test_the_chains_are_good(chains):
+    table = diagnose(chains.idata)
+    assert list(table.index) == list(chains.cannon.labels)
+    assert table.attrs["divergences"] == 0
+    assert (table["r_hat"] < 1.01).all()
+    assert (table[["ess_bulk", "ess_tail"]] > 400).all(axis=None)
+    pull = (table["mean"] - chains.truth.iloc[0]) / table["sd"]
+    assert (pull.abs() < 4).all()
+
+
+def test_posterior_is_that_of_the_model_of_all_pixels(chains):
+    cannon, spectrum = chains.cannon, chains.spectra
+    good = np.isfinite(spectrum["error"].values[0]) & np.isfinite(cannon.s2)
+    sigma = np.sqrt(spectrum["error"].values[0, good] ** 2 + cannon.s2[good])
+    with pm.Model():
+        y = [pm.Uniform(name, low, high) for name, low, high in flat_priors(cannon).itertuples()]
+        x = [(y[k] - cannon.offset[k]) / cannon.scale[k] for k in range(3)]
+        terms = [1, *x, *(x[i] * x[j] for i in range(3) for j in range(i, 3))]
+        flux = sum(term * cannon.theta[good, t] for t, term in enumerate(terms))
+        pm.Normal("flux", flux, sigma, observed=spectrum["flux"].values[0, good])
+        start = cannon.fit(spectrum).iloc[0][list(cannon.labels)].to_dict()
+        full = pm.sample(1000, tune=600, random_seed=5, initvals=start, init="adapt_diag", **QUIET)
+    agree(labels_of(chains.idata), labels_of(full))
+
+
+def test_importance_resampling_agrees_with_nuts(chains):
+    fast = sample_stars(chains.cannon, chains.spectra, draws=4000)
+    assert fast.dims == ("star", "draw", "label")
+    assert float(fast.efficiency[0]) > 0.5
+    agree(labels_of(chains.idata), fast[0].to_pandas())
+
+
+def test_priors_cut_the_posterior(chains):
+    draws = labels_of(chains.idata)
+    middle = draws["logg"].mean()
+    priors = flat_priors(chains.cannon)
+    priors.loc["logg", "low"] = middle
+    fast = sample_stars(chains.cannon, chains.spectra, priors, draws=4000)[0].to_pandas()
+    assert fast["logg"].min() >= middle
+    agree(draws[draws["logg"] > middle], fast)
+    model = build_model(chains.cannon, chains.spectra, priors)
+    density = pm.logp(model["logg"], [middle - 0.01, middle + 0.01]).eval()
+    np.testing.assert_array_equal(np.isfinite(density), [False, True])
+
+
+def test_draws_are_read_from_a_datatree_too(chains):
+    posterior = (
+        chains.idata["posterior"].to_dataset() if hasattr(chains.idata, "nodes") else chains.idata.posterior
+    )
+    stats_group = xr.Dataset({"diverging": (("chain", "draw"), np.zeros((4, 1000), bool))})
+    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": stats_group})
+    pd.testing.assert_frame_equal(labels_of(tree), labels_of(chains.idata))
+    assert labels_of(tree).shape == (4000, 3)
+    assert diagnose(tree)["r_hat"].max() < 1.01
+
+
+def test_a_star_without_pixels_has_no_draws():
+    cannon = made_up_cannon(labels=3, pixels=120)
+    spectra, _ = made_up_stars(cannon, 3)
+    spectra["error"][1] = np.inf
+    with pytest.warns(UserWarning, match="star001"):
+        draws = sample_stars(cannon, spectra, draws=50)
+    assert np.isnan(draws.sel(star="star001")).all()
+    assert np.isfinite(draws.sel(star=["star000", "star002"])).all()
+
+
+def test_a_spectrum_far_from_every_model_is_sampled_too():
+    cannon = made_up_cannon(labels=3, pixels=120)
+    spectra, _ = made_up_stars(cannon, 40)
+    spectra["flux"] += 0.3 * np.sin(np.arange(120) / 9)
+    chi2 = cannon.fit(spectra)["chi2"]
+    assert (chi2 > 10 * 120).all()
+    assert (sample_stars(cannon, spectra, draws=500).efficiency > 0.3).all()
+
+
+def test_a_posterior_that_the_priors_exclude_is_reported():
+    cannon = made_up_cannon(labels=3, pixels=120)
+    spectra, truth = made_up_stars(cannon, 1)
+    priors = flat_priors(cannon)
+    priors.loc["teff"] = truth["teff"].iloc[0] + [500, 600]
+    with pytest.warns(UserWarning, match="importance resampling fails for star000"):
+        draws = sample_stars(cannon, spectra, priors)
+    assert np.isnan(draws).all()
+
+
+def test_bad_arguments_are_refused():
+    cannon = made_up_cannon(labels=3, pixels=120)
+    spectra, _ = made_up_stars(cannon, 30)
+    with pytest.raises(ValueError, match="one star, not of 30"):
+        build_model(cannon, spectra)
+    priors = flat_priors(cannon)
+    with pytest.raises(ValueError, match="a row for each of teff, logg, fe_h"):
+        sample_stars(cannon, spectra, priors.drop("logg"))
+    with pytest.raises(ValueError, match="low < high"):
+        sample_stars(cannon, spectra, priors.assign(high=priors["low"]))

@@ -1,0 +1,84 @@
+"""Cuts, counts, the split by star, and the gravity of a star."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from labtools.selection import LABELS, count_cuts, log_g, select_giants, split_by_star
+
+GOOD = {"teff": 4700.0, "logg": 2.5, "fe_h": -0.1, "mg_fe": 0.1, "si_fe": 0.05, "snr": 120.0, "extratarg": 0}
+
+
+def catalogue(**rows):
+    return (
+        pd.DataFrame({name: GOOD | changes for name, changes in rows.items()})
+        .T.rename_axis("apogee_id")
+        .infer_objects()
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{label: np.nan} for label in LABELS]
+    + [
+        {"mg_fe": -9999.0},
+        {"snr": 49.9},
+        {"logg": 4.01},
+        {"teff": 5701.0},
+        {"fe_h": -1.01},
+        {"extratarg": 17},
+    ],
+)
+def test_what_the_cuts_remove(change):
+    kept = select_giants(catalogue(good=GOOD, bad=change))
+    assert list(kept.index) == ["good"]
+
+
+def test_limits_themselves_are_kept():
+    edge = {"snr": 50.0, "logg": 4.0, "teff": 5700.0, "fe_h": -1.0, "extratarg": 1}
+    assert len(select_giants(catalogue(edge=edge))) == 1
+
+
+def test_a_star_counts_once_at_its_best_entry_that_passes():
+    table = pd.concat(
+        [catalogue(star={"snr": snr, "logg": logg}) for snr, logg in ((80, 2.5), (90, 2.5), (200, 4.5))]
+    )
+    kept = select_giants(table)
+    assert kept.snr.tolist() == [90]
+
+
+def test_counts_add_up():
+    table = catalogue(a={}, b={"snr": 10}, c={"snr": 10, "logg": 4.5}, d={"logg": 4.5})
+    counts = count_cuts(table)
+    assert counts.removed.sum() == 3
+    assert counts.left.iloc[-1] == len(select_giants(table)) == 1
+    assert counts.loc["log g ≤ 4"].tolist() == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (catalogue(a={}).iloc[:0], "empty"),
+        (catalogue(a={}).drop(columns="snr"), "snr"),
+        (catalogue(a={"snr": 1.0}), "none of the 1 rows"),
+    ],
+)
+def test_nothing_to_select_is_an_error(table, message):
+    with pytest.raises(ValueError, match=message):
+        select_giants(table)
+
+
+def test_log_g_of_the_sun_and_of_giants():
+    assert log_g(1, 1) == pytest.approx(4.438, abs=0.001)  # Prsa et al. 2016, IAU nominal values
+    np.testing.assert_allclose(log_g(1, [100, 15]), [0.438, 2.086], atol=0.001)
+
+
+def test_the_split_is_by_star_and_repeatable():
+    stars = [f"s{number % 70}" for number in range(100)]
+    first, second = split_by_star(stars, seed=3)
+    assert not set(first) & set(second)
+    assert len(set(first)) == 35
+    assert len(first) + len(second) == 100
+    assert split_by_star(stars, seed=3)[0].equals(first)
+    assert not split_by_star(stars, seed=4)[0].equals(first)
+    assert set(split_by_star(stars[::-1], seed=3)[0]) == set(first)
