@@ -4,9 +4,10 @@ from labtools.apstar import read_apstar
 from labtools.archive import open_survey
 from labtools.cannon import Cannon
 from labtools.checkpoints import write_checkpoint
-from labtools.continuum import cap_snr, find_continuum_pixels, normalize, resample
+from labtools.continuum import cap_snr, find_continuum_pixels, normalize, resample, running_quantile
 from labtools.sample import normalized_giants
 from labtools.selection import LABELS, count_cuts, log_g, select_giants, split_by_star
+from labtools.survey import left_out
 
 __all__ = [
     "LABELS",
@@ -14,12 +15,14 @@ __all__ = [
     "cap_snr",
     "count_cuts",
     "find_continuum_pixels",
+    "left_out",
     "log_g",
     "normalize",
     "normalized_giants",
     "open_survey",
     "read_apstar",
     "resample",
+    "running_quantile",
     "select_giants",
     "split_by_star",
     "write_checkpoint",

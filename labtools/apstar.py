@@ -84,7 +84,9 @@ def read_apstar(path, bits=LAB_BITS):
         (mask & bit_value(bits) == 0) & np.isfinite(flux) & (flux != 0) & np.isfinite(error) & (error > 0)
     )
     star = str(header.get("OBJID", path.stem)).strip()
-    attrs = {name: header[key] for name, key in _ATTRIBUTES.items() if key in header}
+    attrs = {
+        name: header[key] for name, key in _ATTRIBUTES.items() if isinstance(header.get(key), int | float)
+    }
     return xr.Dataset(
         {
             "flux": (("star", "wavelength"), np.where(np.isfinite(flux), flux, 0)[None]),
@@ -101,10 +103,11 @@ _ATTRIBUTES = {"snr": "SNR", "nvisits": "NVISITS"} | {
     for chip in ("blue", "green", "red")
     for end in ("min", "max")
 }
+_KEYS = ("OBJID", "NWAVE", "CRVAL1", "CDELT1", *_ATTRIBUTES.values())
 
 
 def _read_images(path):
-    """Primary header and the first rows of flux, error and mask, in native byte order."""
+    """What the header says and the first rows of flux, error and mask, in native byte order."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*truncated.*")
@@ -113,10 +116,8 @@ def _read_images(path):
                     raise BadSpectrumFile(
                         f"{path}: {len(hdus)} HDUs where apStar has flux, error and mask in HDUs 1-3"
                     )
-                header = hdus[0].header.copy()
-                header.update(
-                    {key: hdus[1].header[key] for key in ("CRVAL1", "CDELT1") if key in hdus[1].header}
-                )
+                headers = (hdus[0].header, hdus[1].header)
+                header = {key: part[key] for part in headers for key in _KEYS if key in part}
                 images = [_first_row(path, number, hdus[number].data) for number in (1, 2, 3)]
     except (BadSpectrumFile, FileNotFoundError, PermissionError):
         raise
@@ -155,7 +156,7 @@ def _wavelength(path, header, n_pixels):
         raise BadSpectrumFile(
             f"{path}: CRVAL1 and CDELT1, the wavelength scale, are missing or not numbers"
         ) from fault
-    if not (3 < start < 5 and 0 < step < 1e-2):
+    if not (3 < start < 5 and 1e-8 < step < 1e-2):
         raise BadSpectrumFile(
             f"{path}: CRVAL1={start}, CDELT1={step} is no log10 wavelength scale in Angstrom"
         )

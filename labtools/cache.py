@@ -13,7 +13,7 @@ import xarray as xr
 __all__ = ["cached"]
 
 
-def cached(folder, name, build, *made_by):
+def cached(folder, name, build, *made_by, keep=lambda result: True):
     """The Dataset that `build()` returns, kept in a file of `folder` and read from there the next time.
 
     Parameters
@@ -22,6 +22,7 @@ def cached(folder, name, build, *made_by):
     name : what it is called; a digest of `made_by` is added.
     build : function without arguments that returns a Dataset.
     made_by : everything that the result depends on: modules (their source counts), arrays, or whatever has a repr.
+    keep : says whether a new result is worth keeping.
 
     A file that cannot be read is made again. It is written under a temporary name and renamed, so that neither a
     crash nor a second process leaves half a file.
@@ -33,6 +34,8 @@ def cached(folder, name, build, *made_by):
         except (OSError, ValueError):
             path.unlink()
     result = build()
+    if not keep(result):
+        return result
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(suffix=".part", dir=path.parent)
     os.close(handle)

@@ -114,7 +114,7 @@ def widen(samples, scatter, seed=128):
     root = np.linalg.cholesky(scatter.loc[names, names].to_numpy())
     noise = rng.standard_normal(samples.shape) @ root.T
     tail = np.sqrt(rng.chisquare(nu, samples.shape[:2]) / nu)[..., None]
-    return centre + (samples - centre + noise) / tail
+    return (centre + (samples - centre + noise) / tail).transpose(*samples.dims)
 
 
 def _paired(samples, truth):

@@ -106,6 +106,8 @@ def _check(spectra, continuum_pixels):
 
 def _robust_fit(basis, flux, error, clip, rounds=5):
     """Weighted least squares of every row of `flux` (n_star, n) on `basis` (n, terms), with outliers left out."""
+    if not len(basis):
+        return np.full((len(flux), basis.shape[1]), np.nan)
     weight = np.where(np.isfinite(error), 1 / np.maximum(error, 1e-30) ** 2, 0.0)
     scale = weight.max(axis=1, keepdims=True, initial=0)
     weight = weight / np.where(scale > 0, scale, 1)

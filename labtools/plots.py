@@ -60,7 +60,7 @@ def mark_lines(lines, ax=None, top=True, colors=ELEMENT_COLORS):
         for number, wavelength in enumerate(group.wavelength):
             ax.axvline(wavelength, label=species if number == 0 else None, **style)
     if top and len(inside):
-        ax.legend(loc="lower right", ncols=4)
+        ax.legend(loc="lower right", ncols=3)
     return ax
 
 

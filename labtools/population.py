@@ -19,7 +19,7 @@ NAMED = {"2M21235315+1244123": "M15", "2M03533659+2512012": "K2_C4_168-21"}
 """The two stars that the assignment names."""
 
 EXTRAS = {"dwarf": 170, "metal-poor": 90, "faint": 120, "no labels": 60}
-PECULIAR = {"bad labels": 10, "fast rotator": 6, "wrong velocity": 5, "blue persistence": 6}
+PECULIAR = {"bad labels": 9, "fast rotator": 5, "wrong velocity": 5, "blue persistence": 6}
 DUPLICATES = 24
 MYSTERY = pd.Series(
     {"teff": 4392.0, "logg": 1.87, "fe_h": -0.34, "mg_fe": 0.19, "si_fe": 0.13, "snr": 310.0, "nvisits": 1}
@@ -44,13 +44,13 @@ def branch_temperature(logg, fe_h):
 def _draw_giants(rng, number, high_alpha):
     """Labels of giants: red giant branch, red clump, two sequences in [Mg/Fe] and [Si/Fe]."""
     old = rng.random(number) < high_alpha
-    fe_h = np.where(old, rng.normal(-0.38, 0.24, number), rng.normal(-0.05, 0.21, number)).clip(-0.98, 0.45)
+    fe_h = np.where(old, rng.normal(-0.38, 0.24, number), rng.normal(-0.05, 0.21, number)).clip(-0.98, 0.6)
     plateau = 0.31 - 0.28 * np.clip(fe_h + 0.55, 0, None)
     sequence = 0.03 - 0.12 * fe_h + 0.1 * np.clip(fe_h, None, 0) ** 2
     mg_fe = np.where(old, plateau, sequence) + rng.normal(0, 0.035, number)
     si_fe = 0.02 + np.where(old, 0.72, 0.6) * mg_fe - 0.04 * fe_h + rng.normal(0, 0.032, number)
     clump = rng.random(number) < 0.36
-    logg = np.where(clump, rng.normal(2.44 + 0.05 * fe_h, 0.07), 3.65 - 3.1 * rng.beta(1.6, 2.4, number))
+    logg = np.where(clump, rng.normal(2.44 + 0.05 * fe_h, 0.07), 3.45 - 2.6 * rng.beta(1.6, 2.3, number))
     teff = branch_temperature(logg, fe_h) + np.where(clump, 170, 0) + rng.normal(0, 45, number)
     return pd.DataFrame(
         {"teff": teff, "logg": logg, "fe_h": fe_h, "mg_fe": mg_fe, "si_fe": si_fe, "kind": "giant"}
@@ -104,10 +104,7 @@ def draw_population(seed):
         "v_fe",
         "cr_fe",
     ):
-        stars[element] = full[element] + rng.normal(0, 0.03 if element in ("c_fe", "n_fe") else 0.02, n)
-    mixed = np.clip(2.6 - stars.logg, 0, 2)
-    stars["c_fe"] += -0.06 * mixed
-    stars["n_fe"] += 0.10 * mixed
+        stars[element] = full[element] + rng.normal(0, 0.015, n)
     stars["vmacro"] = full.vmacro * rng.lognormal(0, 0.05, n)
     stars["snr"] = np.where(
         stars.kind == "faint", rng.uniform(12, 49, n), 54 + rng.lognormal(4.5, 0.6, n).clip(2, 900)
@@ -119,7 +116,7 @@ def draw_population(seed):
     for reason, count in PECULIAR.items():
         stars.loc[chosen[:count], "peculiar"] = reason
         chosen = chosen[count:]
-    stars.loc[stars.peculiar == "fast rotator", "vmacro"] = 25.0
+    stars.loc[stars.peculiar == "fast rotator", "vmacro"] = 13.0
     return _name(stars, rng).drop(columns="index", errors="ignore")
 
 
@@ -193,7 +190,7 @@ def _measure(entries, rng):
     bad = entries.peculiar == "bad labels"
     for label, size in ERRORS.items():
         entries[f"{label}_err"] = size * quality
-        wrong = np.where(bad, 14 * size * rng.choice([-1, 1], len(entries)), 0.0)
+        wrong = np.where(bad, 11 * size * rng.choice([-1, 1], len(entries)), 0.0)
         entries[label] += rng.normal(0, 1, len(entries)) * entries[f"{label}_err"] + wrong
     entries["m_h"] = entries.fe_h + rng.normal(0, 0.006, len(entries))
     entries["alpha_m"] = (entries.mg_fe + entries.si_fe) / 2 + rng.normal(0, 0.01, len(entries))

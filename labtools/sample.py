@@ -3,6 +3,7 @@
 from labtools import apstar, continuum
 from labtools.cache import cached
 from labtools.selection import select_giants
+from labtools.survey import left_out
 
 __all__ = ["normalized_giants"]
 
@@ -35,5 +36,11 @@ def normalized_giants(survey, degree=2):
         apstar,
         continuum,
     )
-    spectra = cached(survey.root / "cache", f"normalized-{survey.name}", build, *made_by)
+    spectra = cached(
+        survey.root / "cache",
+        f"normalized-{survey.name}",
+        build,
+        *made_by,
+        keep=lambda made: left_out(made).empty,
+    )
     return giants.loc[spectra.star.values], spectra

@@ -44,7 +44,8 @@ ASPCAPFLAG = {
 
 def log_g(mass, radius):
     """Surface gravity log10(G M / R²), dex in cgs units, of a star of `mass` and `radius` in solar units."""
-    gravity = constants.G * (mass * units.M_sun) / (radius * units.R_sun) ** 2
+    mass, radius = np.asarray(mass, float) * units.M_sun, np.asarray(radius, float) * units.R_sun
+    gravity = constants.G * mass / radius**2
     return np.log10(gravity.cgs.value)
 
 

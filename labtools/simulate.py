@@ -27,7 +27,7 @@ from labtools.synthesis import LINE_TABLE, complete_labels, synthesize
 
 __all__ = ["GRID", "SEED", "continuum_map", "observe", "read_truth", "write_survey"]
 
-VERSION = 3
+VERSION = 8
 SEED = 128
 GRID = np.r_[322:3242, 3648:6048, 6412:8306]
 """Pixels of the combined spectra, three runs, that make the 7214-pixel grid of the lab."""
@@ -69,7 +69,7 @@ def observe(model, star, rng):
     """
     if star.peculiar == "wrong velocity":
         pixels = np.arange(WAVELENGTH.size)
-        model = np.interp(pixels - rng.choice([-1, 1]) * rng.uniform(6, 9) / KM_PER_PIXEL, pixels, model)
+        model = np.interp(pixels - rng.choice([-1, 1]) * rng.uniform(3.5, 5.5) / KM_PER_PIXEL, pixels, model)
     source = model * _throughput(star, rng)
     visits = [_visit(source, star, rng) for _ in range(int(star.nvisits))]
     flux, error, mask = (np.array(part) for part in zip(*visits, strict=True))
@@ -99,7 +99,7 @@ def _throughput(star, rng):
         shape = np.r_[rng.normal(1, 0.04), rng.normal(0, [0.05, 0.04]), rng.normal(0, [0.002, 0.001])]
         level[first : last + 1] *= chebyshev.chebval(x, shape)
         if star.peculiar == "blue persistence" and first == CHIPS[0][0]:
-            level[first : last + 1] *= 1 + rng.uniform(0.1, 0.3) * np.exp(-0.5 * ((x + 0.6) / 0.15) ** 2)
+            level[first : last + 1] *= 1 + rng.uniform(0.06, 0.2) * np.exp(-0.5 * ((x + 0.6) / 0.15) ** 2)
     return level
 
 
@@ -116,11 +116,11 @@ def _visit(source, star, rng):
     error = error * np.where(sky, rng.uniform(3, 12), 1) * np.where(air, 1.5, 1)
     mask[sky] |= 1 << 12
     mask[air] |= 1 << 13
-    flux = source + error * rng.standard_normal(source.size) + sky * rng.normal(0, 0.2) * source
+    flux = source + error * rng.standard_normal(source.size)
     hits = rng.choice(source.size, rng.poisson(12), replace=False)
     flux[hits] += source[hits] * rng.uniform(0.1, 1.5, hits.size)
     mask[hits[rng.random(hits.size) < 0.99]] |= 1 << 1
-    for bit, number in ((0, 25), (3, 2), (4, 12), (5, 20), (7, 2), (14, 20)):
+    for bit, number in ((0, 25), (3, 2), (4, 12), (5, 20), (7, 2)):
         bad = rng.choice(source.size, rng.poisson(number), replace=False)
         flux[bad] *= rng.uniform(0.5, 1.3, bad.size)
         mask[bad] |= 1 << bit
@@ -249,8 +249,9 @@ def _write_all(folder, seed, batch=250):
     first, second = catalogue_tables(truth, seed)
     first.to_csv(folder / "apogeeStar.csv", index=False)
     second.to_csv(folder / "aspcapStar.csv", index=False)
-    mystery = complete_labels(MYSTERY.to_frame("mystery").T)
+    mystery = complete_labels(MYSTERY.to_frame("mystery").T[list(LABELS)])
     mystery = mystery.assign(field="N6791", kind="mystery", peculiar="", vhelio=12.0, ra=290.0, dec=37.8)
+    mystery[["snr", "nvisits"]] = MYSTERY[["snr", "nvisits"]].to_numpy()
     truth = pd.concat([truth, mystery[truth.columns]])
     truth.to_csv(folder / "truth.csv", index_label="apogee_id")
     continuum = continuum_map()
