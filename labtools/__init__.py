@@ -3,7 +3,7 @@
 from labtools.apstar import read_apstar
 from labtools.archive import open_survey
 from labtools.cannon import Cannon
-from labtools.checkpoints import write_checkpoint
+from labtools.checkpoints import save_figures, write_checkpoint
 from labtools.continuum import cap_snr, find_continuum_pixels, normalize, resample, running_quantile
 from labtools.sample import normalized_giants
 from labtools.selection import LABELS, count_cuts, log_g, select_giants, split_by_star
@@ -23,6 +23,7 @@ __all__ = [
     "read_apstar",
     "resample",
     "running_quantile",
+    "save_figures",
     "select_giants",
     "split_by_star",
     "write_checkpoint",

@@ -7,13 +7,9 @@ from labtools import doctor
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m labtools", description="Tools of the stellar spectroscopy lab."
-    )
+    parser = argparse.ArgumentParser(prog="python -m labtools", description="Tools of the stellar spectroscopy lab.")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser(
-        "doctor", help="say what is installed, set, cached, reachable - and what is wrong"
-    )
+    command = commands.add_parser("doctor", help="say what is installed, set, cached, reachable - and what is wrong")
     command.add_argument("--offline", action="store_true", help="ask no server")
     return doctor.main(network=not parser.parse_args(arguments).offline)
 

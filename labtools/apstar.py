@@ -80,13 +80,9 @@ def read_apstar(path, bits=LAB_BITS):
     path = Path(path)
     header, (flux, error, mask) = _read_images(path)
     wavelength = _wavelength(path, header, flux.size)
-    usable = (
-        (mask & bit_value(bits) == 0) & np.isfinite(flux) & (flux != 0) & np.isfinite(error) & (error > 0)
-    )
+    usable = (mask & bit_value(bits) == 0) & np.isfinite(flux) & (flux != 0) & np.isfinite(error) & (error > 0)
     star = str(header.get("OBJID", path.stem)).strip()
-    attrs = {
-        name: header[key] for name, key in _ATTRIBUTES.items() if isinstance(header.get(key), int | float)
-    }
+    attrs = {name: header[key] for name, key in _ATTRIBUTES.items() if isinstance(header.get(key), int | float)}
     return xr.Dataset(
         {
             "flux": (("star", "wavelength"), np.where(np.isfinite(flux), flux, 0)[None]),
@@ -99,9 +95,7 @@ def read_apstar(path, bits=LAB_BITS):
 
 
 _ATTRIBUTES = {"snr": "SNR", "nvisits": "NVISITS"} | {
-    f"{chip}_{end}": f"{chip[0].upper()}{end.upper()}"
-    for chip in ("blue", "green", "red")
-    for end in ("min", "max")
+    f"{chip}_{end}": f"{chip[0].upper()}{end.upper()}" for chip in ("blue", "green", "red") for end in ("min", "max")
 }
 _KEYS = ("OBJID", "NWAVE", "CRVAL1", "CDELT1", *_ATTRIBUTES.values())
 
@@ -113,9 +107,7 @@ def _read_images(path):
             warnings.filterwarnings("error", message=".*truncated.*")
             with fits.open(path, memmap=False) as hdus:
                 if len(hdus) < 4:
-                    raise BadSpectrumFile(
-                        f"{path}: {len(hdus)} HDUs where apStar has flux, error and mask in HDUs 1-3"
-                    )
+                    raise BadSpectrumFile(f"{path}: {len(hdus)} HDUs where apStar has flux, error and mask in HDUs 1-3")
                 headers = (hdus[0].header, hdus[1].header)
                 header = {key: part[key] for part in headers for key in _KEYS if key in part}
                 images = [_first_row(path, number, hdus[number].data) for number in (1, 2, 3)]
@@ -136,13 +128,7 @@ def _read_images(path):
 def _first_row(path, number, image):
     """Row 0 of a 2-D image or the whole of a 1-D one."""
     if image is None or image.dtype.names or image.ndim not in (1, 2) or image.size == 0:
-        what = (
-            "nothing"
-            if image is None
-            else "a table"
-            if image.dtype.names
-            else f"an array of shape {image.shape}"
-        )
+        what = "nothing" if image is None else "a table" if image.dtype.names else f"an array of shape {image.shape}"
         raise BadSpectrumFile(f"{path}: HDU {number} holds {what} where apStar has rows of pixels")
     row = np.atleast_2d(image)[0]
     return np.ascontiguousarray(row.astype(row.dtype.newbyteorder("=")))
@@ -153,13 +139,9 @@ def _wavelength(path, header, n_pixels):
     try:
         start, step = float(header["CRVAL1"]), float(header["CDELT1"])
     except (KeyError, TypeError, ValueError) as fault:
-        raise BadSpectrumFile(
-            f"{path}: CRVAL1 and CDELT1, the wavelength scale, are missing or not numbers"
-        ) from fault
+        raise BadSpectrumFile(f"{path}: CRVAL1 and CDELT1, the wavelength scale, are missing or not numbers") from fault
     if not (3 < start < 5 and 1e-8 < step < 1e-2):
-        raise BadSpectrumFile(
-            f"{path}: CRVAL1={start}, CDELT1={step} is no log10 wavelength scale in Angstrom"
-        )
+        raise BadSpectrumFile(f"{path}: CRVAL1={start}, CDELT1={step} is no log10 wavelength scale in Angstrom")
     if header.get("NWAVE", n_pixels) != n_pixels:
         raise BadSpectrumFile(f"{path}: {n_pixels} pixels, but the header promises NWAVE={header['NWAVE']}")
     return 10 ** (start + step * np.arange(n_pixels))

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.special import gammaln
+from scipy.stats import gamma
 
 __all__ = ["coverage", "learn_scatter", "residual_modes", "widen"]
 
@@ -67,23 +67,30 @@ def coverage(samples, truth, levels=(0.68, 0.95)):
     return table
 
 
-def learn_scatter(samples, reference, tails=(3, 4, 5, 6, 8, 12, 20, 50, 200)):
+def learn_scatter(samples, reference, errors=None, tails=(3, 4, 6, 8, 12, 20, 50, 200)):
     """The scatter of labels that posteriors do not account for, learned on stars with reference labels.
 
-    Model: reference minus posterior mean is multivariate t with nu degrees of freedom, squared scale C + S,
-    C the star's posterior covariance and S the same for all stars. S is found by expectation maximization for
-    each nu of `tails` (Liu & Rubin 1995), nu by the likelihood. S contains the errors of the reference, too.
+    Model: reference minus posterior mean is N(0, (C + S) / u + E). C is the star's posterior covariance, S the
+    same for all stars, u a gamma variate of mean 1 and shape nu / 2, which gives t-like tails with nu degrees of
+    freedom, and E the square of the reference's own standard errors (0, unless `errors`, a DataFrame like
+    `reference`, gives them). S is found by expectation maximization over a grid of u for each nu of `tails`
+    (after Liu & Rubin 1995), nu by the likelihood.
 
     Returns S as a DataFrame (label, label) in the squared units of the labels, with `attrs["nu"]`.
     """
     draws, y = _paired(samples, reference)
     if len(y) < 10 * y.shape[1]:
         raise ValueError(f"{len(y)} stars are too few to learn the scatter of {y.shape[1]} labels")
+    _, sigma = _paired(samples, reference * 0 if errors is None else errors + reference * 0)
     unit = np.std(y - draws.mean(axis=1), axis=0)
     off = (y - draws.mean(axis=1)) / unit
     spread = (draws - draws.mean(axis=1, keepdims=True)) / unit
     c = np.einsum("ndk,ndl->nkl", spread, spread) / draws.shape[1]
-    fits = [_expectation_maximization(off, c, nu) for nu in tails]
+    e = np.eye(y.shape[1]) * (sigma / unit)[:, None] ** 2
+    s, fits = np.cov(off.T).reshape(e.shape[1:]) / 4, []
+    for nu in tails:
+        likelihood, s = _expectation_maximization(off, c, e, s, nu)
+        fits.append((likelihood, s))
     best = int(np.argmax([likelihood for likelihood, _ in fits]))
     names = list(samples["label"].values)
     table = pd.DataFrame(fits[best][1] * np.outer(unit, unit), index=names, columns=names)
@@ -91,19 +98,24 @@ def learn_scatter(samples, reference, tails=(3, 4, 5, 6, 8, 12, 20, 50, 200)):
     return table
 
 
-def _expectation_maximization(off, c, nu, rounds=300):
-    """Log-likelihood up to a constant, and S, for offsets (n, K) with covariances C (n, K, K)."""
-    n, k = off.shape
-    s = np.cov(off.T).reshape(k, k) / 2
+def _expectation_maximization(off, c, e, s, nu, rounds=200, nodes=16):
+    """Log-likelihood and S, for offsets (n, K) with covariances C and E (n, K, K), from a first S (K, K)."""
+    u = np.geomspace(*gamma.ppf((1e-5, 1 - 1e-3), nu / 2, scale=2 / nu), nodes)[:, None, None, None]
+    log_weight = np.log(u) + gamma.logpdf(u, nu / 2, scale=2 / nu)
+    log_weight = (log_weight - np.log(np.exp(log_weight).sum()))[..., 0, 0]
     for _ in range(rounds):
-        inverse = np.linalg.inv(c + s)
+        inverse = np.linalg.inv((c + s) / u + e)
         pull = np.matvec(inverse, off)
-        distance = np.vecdot(off, pull)
-        u = (nu + k) / (nu + distance)
+        log_p = log_weight + 0.5 * (np.linalg.slogdet(inverse)[1] - np.vecdot(off, pull))
+        top = log_p.max(axis=0)
+        share = np.exp(log_p - top)
+        share /= (total := share.sum(axis=0))
         mean = pull @ s
-        s = ((u[:, None] * mean).T @ mean + n * s - s @ inverse.sum(axis=0) @ s) / n
-    terms = np.linalg.slogdet(inverse)[1] - (nu + k) * np.log1p(distance / nu)
-    return 0.5 * terms.sum() + n * (gammaln((nu + k) / 2) - gammaln(nu / 2) - 0.5 * k * np.log(nu)), s
+        outer = np.einsum("un,unk,unl->kl", share / u[..., 0, 0], mean, mean, optimize=True)
+        old, s = s, s + (outer - s @ np.einsum("un,unkl->kl", share / u[..., 0, 0], inverse) @ s) / len(off)
+        if np.abs(s - old).max() < 3e-4 * np.abs(s).max():
+            break
+    return (top + np.log(total)).sum(), s
 
 
 def widen(samples, scatter, seed=128):

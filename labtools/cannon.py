@@ -31,9 +31,7 @@ def design_slopes(x):
     one = np.eye(x.shape[-1])
     i, j = np.triu_indices(x.shape[-1])
     products = x[..., i, None] * one[j] + x[..., j, None] * one[i]
-    constant = np.broadcast_to(
-        np.vstack([np.zeros_like(one[:1]), one]), (*x.shape[:-1], 1 + len(one), len(one))
-    )
+    constant = np.broadcast_to(np.vstack([np.zeros_like(one[:1]), one]), (*x.shape[:-1], 1 + len(one), len(one)))
     return np.concatenate([constant, products], axis=-2)
 
 
@@ -89,9 +87,7 @@ class Cannon:
         _check_training(spectra, labels.columns, x, v, scale)
         flux, variance = _flux_and_variance(spectra)
         theta, s2 = _maximize_pixels(v, flux, variance)
-        return cls(
-            tuple(labels.columns), offset, scale, spectra.wavelength.values.astype(float), theta, s2, x
-        )
+        return cls(tuple(labels.columns), offset, scale, spectra.wavelength.values.astype(float), theta, s2, x)
 
     def predict(self, labels):
         """Model flux, DataArray (star, wavelength), for the stars of a DataFrame with a column for each label."""
@@ -116,9 +112,7 @@ class Cannon:
         A (star, T, T), b (star, T), c (star,), and the number of pixels that count (star,).
         """
         if not np.array_equal(spectra.wavelength.values, self.wavelength):
-            raise ValueError(
-                "the spectra are not on the wavelengths of the model: normalize them on the same grid"
-            )
+            raise ValueError("the spectra are not on the wavelengths of the model: normalize them on the same grid")
         i, j = np.triu_indices(self.theta.shape[1])
         products = self.theta[:, i] * self.theta[:, j]
         parts = []
@@ -127,9 +121,7 @@ class Cannon:
             weight = 1 / (variance + self.s2)
             weighted = weight * flux
             a = _symmetric(weight @ products, i, j)
-            parts.append(
-                (a, weighted @ self.theta, np.vecdot(weighted, flux), np.count_nonzero(weight, axis=1))
-            )
+            parts.append((a, weighted @ self.theta, np.vecdot(weighted, flux), np.count_nonzero(weight, axis=1)))
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def fit(self, spectra, starts=3):
@@ -190,9 +182,7 @@ class Cannon:
     def _scaled(self, labels):
         missing = [name for name in self.labels if name not in labels]
         if missing:
-            raise ValueError(
-                f"the model needs the labels {', '.join(self.labels)}; missing: {', '.join(missing)}"
-            )
+            raise ValueError(f"the model needs the labels {', '.join(self.labels)}; missing: {', '.join(missing)}")
         y = labels[list(self.labels)].to_numpy(float)
         if not np.isfinite(y).all():
             raise ValueError(
@@ -238,9 +228,7 @@ def _aligned_labels(spectra, labels):
         raise ValueError(f"no labels for {_some(missing)}")
     y = labels.loc[stars].to_numpy(float)
     if not np.isfinite(y).all():
-        raise ValueError(
-            f"labels must be finite; they are not for {_some(stars[~np.isfinite(y).all(axis=1)])}"
-        )
+        raise ValueError(f"labels must be finite; they are not for {_some(stars[~np.isfinite(y).all(axis=1)])}")
     return y
 
 

@@ -76,9 +76,7 @@ def _column(values, name, source):
             return _integers(values)
         numbers = pd.to_numeric(values.replace(["null", "NULL"], np.nan)).astype(float)
     except (TypeError, ValueError, OverflowError) as fault:
-        raise CatalogError(
-            f"{source}: column {name} holds something else than it should ({fault})"
-        ) from fault
+        raise CatalogError(f"{source}: column {name} holds something else than it should ({fault})") from fault
     return numbers.where(np.isfinite(numbers) & (numbers > -9000))
 
 
@@ -134,9 +132,7 @@ def _query_field(field):
             break
     else:
         counted = f"counts {count.stars.iloc[0]} rows" if len(count) else "gave no count of the rows"
-        raise CatalogError(
-            f"SkyServer {counted} in field {field}, but sent {len(table)}; run this again later"
-        )
+        raise CatalogError(f"SkyServer {counted} in field {field}, but sent {len(table)}; run this again later")
     if table["field"].dtype.kind in "iuf":  # a name such as "0612" was taken for a number
         table["field"] = field
     if (table["field"].astype(str).str.strip().str.lower() != field.lower()).any():
@@ -151,9 +147,7 @@ def _ask(sql, columns):
             time.sleep(BACKOFF * 2 ** (attempt - 1))
         try:
             answer = SDSS.query_sql(sql, data_release=17, cache=False, timeout=TIMEOUT)
-        except (
-            Exception
-        ) as error:  # astroquery hands on what its parsers and the transport raise, of many kinds
+        except Exception as error:  # astroquery hands on what its parsers and the transport raise, of many kinds
             fault = f"{type(error).__name__}: {_plain(error)}"
             continue
         if answer is None:
@@ -191,9 +185,7 @@ def read_allstar(path, fields=FIELDS):
     except FileNotFoundError:
         raise
     except Exception as fault:  # astropy raises many kinds on damaged files
-        raise CatalogError(
-            f"{path}: not a readable allStar file ({type(fault).__name__}: {fault})"
-        ) from fault
+        raise CatalogError(f"{path}: not a readable allStar file ({type(fault).__name__}: {fault})") from fault
     if table.empty:
         raise CatalogError(f"{path}: no star of {', '.join(fields or ['any field'])} in it")
     return tidy(table, source)

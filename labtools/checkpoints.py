@@ -14,7 +14,7 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-__all__ = ["checkpoint_path", "student_name", "write_checkpoint"]
+__all__ = ["checkpoint_path", "save_figures", "student_name", "write_checkpoint"]
 
 NUMBERS = (1, 2, 3)
 PACKAGES = ("labtools", "numpy", "scipy", "astropy", "matplotlib", "pymc", "torch")
@@ -45,18 +45,32 @@ def _file_stem(name):
     return stem.encode()[:150].decode(errors="ignore").strip("_-")
 
 
-def checkpoint_path(number, folder=None):
-    """Where checkpoint `number` (1, 2 or 3) is written.
-
-    `folder` None means the environment variable LAB_FIGURES, else `figures/` of the project that holds
-    this package, else `figures/` below the working directory.
-    """
-    if number not in NUMBERS:
-        raise ValueError(f"There is no checkpoint {number!r}; the assignment has {NUMBERS}.")
+def figures_folder(folder=None):
+    """Where figures go: `folder`, or LAB_FIGURES, or `figures/` of the project, or that below the working directory."""
     root = Path(__file__).resolve().parents[1]
     root = root if (root / "pyproject.toml").exists() else Path.cwd()
-    folder = Path(folder or os.environ.get("LAB_FIGURES") or root / "figures")
-    return folder / f"{_file_stem(student_name())}_lab2_cp{number}.pdf"
+    return Path(folder or os.environ.get("LAB_FIGURES") or root / "figures")
+
+
+def checkpoint_path(number, folder=None):
+    """Where checkpoint `number` (1, 2 or 3) is written, below `figures_folder(folder)`."""
+    if number not in NUMBERS:
+        raise ValueError(f"There is no checkpoint {number!r}; the assignment has {NUMBERS}.")
+    return figures_folder(folder) / f"{_file_stem(student_name())}_lab2_cp{number}.pdf"
+
+
+def save_figures(figures, folder=None):
+    """Export figures, a dict of name -> matplotlib Figure, as PNG files; returns the names of the files.
+
+    `folder` is as for `figures_folder`. Each file appears whole or not at all.
+    """
+    _check_figures(figures)
+    folder = figures_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        with _replacing(folder / f"{name}.png") as part:
+            figure.savefig(part, format="png", metadata={"Software": None})
+    return [f"{name}.png" for name in figures]
 
 
 def write_checkpoint(number, figures, survey, folder=None):
@@ -65,7 +79,7 @@ def write_checkpoint(number, figures, survey, folder=None):
     number : 1, 2 or 3.
     figures : dict of caption -> matplotlib Figure, in the order of the pages. They are left as they were.
     survey : what `open_survey` gave (its `title` is printed), or that title as a str.
-    folder : see `checkpoint_path`.
+    folder : see `figures_folder`.
 
     Each page is vector graphics with selectable text: a line with name, checkpoint, date and survey, a
     line with versions, the figure, its caption. With SOURCE_DATE_EPOCH set, the date is that and the same
@@ -91,9 +105,7 @@ def _check_figures(figures):
         raise ValueError("A checkpoint needs a dict of caption -> Figure with at least one figure.")
     for caption, figure in figures.items():
         if not isinstance(figure, Figure):
-            raise TypeError(
-                f"{caption!r} is a {type(figure).__name__}, not a Figure; of an Axes, give `ax.figure`."
-            )
+            raise TypeError(f"{caption!r} is a {type(figure).__name__}, not a Figure; of an Axes, give `ax.figure`.")
 
 
 def _add_page(pdf, figure, heading, caption):

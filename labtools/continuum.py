@@ -178,10 +178,7 @@ def running_quantile(spectra, width=50.0, quantile=0.9):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # windows without a good pixel stay NaN
             values = np.stack(
-                [
-                    np.nanquantile(good[:, chip][:, abs(inside - k) <= width / 2], quantile, axis=1)
-                    for k in knots
-                ],
+                [np.nanquantile(good[:, chip][:, abs(inside - k) <= width / 2], quantile, axis=1) for k in knots],
                 axis=1,
             )
         for row, value in enumerate(values):

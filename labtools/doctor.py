@@ -187,9 +187,7 @@ def course_file(survey, name):
     if not path:
         return Finding(True, f"{name}: not here", "with LAB_SURVEY=dr17 it is fetched when it is needed")
     same = checksum(path) == archive.COURSE_FILES[name]
-    return Finding(
-        same or None, f"{path}", "" if same else "it is not the course's file of fall 2025: is that meant?"
-    )
+    return Finding(same or None, f"{path}", "" if same else "it is not the course's file of fall 2025: is that meant?")
 
 
 def addresses(needed):
@@ -212,14 +210,10 @@ def answers(name, url, needed):
     except (requests.RequestException, OSError, ValueError) as fault:
         advice = "are you online? behind a proxy set HTTPS_PROXY; "
         advice += "else wait" if needed else "the simulated survey does not need it"
-        return Finding(
-            False if needed else None, f"{name} ({url}) does not answer: {type(fault).__name__}", advice
-        )
+        return Finding(False if needed else None, f"{name} ({url}) does not answer: {type(fault).__name__}", advice)
     if status < 500:
         return Finding(True, f"{name} ({url}) answers")
-    return Finding(
-        False if needed else None, f"{name} ({url}) answers {status}", "it has trouble: try again later"
-    )
+    return Finding(False if needed else None, f"{name} ({url}) answers {status}", "it has trouble: try again later")
 
 
 def main(network=True):

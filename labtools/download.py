@@ -189,9 +189,7 @@ def writing(path):
     except (TransferError, CacheError):
         raise
     except OSError as fault:
-        raise CacheError(
-            fault.errno, f"{_advice(fault)} ({fault}). What is there already is kept."
-        ) from fault
+        raise CacheError(fault.errno, f"{_advice(fault)} ({fault}). What is there already is kept.") from fault
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

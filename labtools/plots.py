@@ -4,7 +4,7 @@ import corner
 import matplotlib.pyplot as plt
 import numpy as np
 
-__all__ = ["TITLES", "UNITS", "mark_lines", "plot_corner", "plot_one_to_one", "plot_spectrum"]
+__all__ = ["TITLES", "UNITS", "mark_lines", "plot_corner", "plot_kiel", "plot_one_to_one", "plot_spectrum"]
 
 TITLES = {
     "teff": r"$T_{\rm eff}$",
@@ -47,6 +47,26 @@ def plot_spectrum(spectra, star, ax=None, **style):
     one = spectra.sel(star=star)
     ax.plot(one.wavelength, one.flux.where(np.isfinite(one.error)), **{"lw": 0.8} | style)
     ax.set(xlabel="vacuum wavelength [Å]")
+    return ax
+
+
+def plot_kiel(labels, survey, isochrones=(), ax=None):
+    """Kiel diagram: log g against Teff of a DataFrame of labels, coloured by [Fe/H], and isochrones on top.
+
+    isochrones : tables of `labtools.isochrones`; the giant branch is drawn as a line, helium burning dotted.
+    """
+    ax = ax or plt.gca()
+    dots = ax.scatter(labels.teff, labels.logg, c=labels.fe_h, s=10, lw=0, vmin=-1, vmax=0.5, rasterized=True)
+    for one, color in zip(isochrones, ("#D55E00", "#CC79A7", "k", "0.5"), strict=False):
+        name = f"{one.age.iloc[0]:.0f} Gyr, [Fe/H] = {one.feh_init.iloc[0]:+.1f}: {one.attrs['source']}"
+        phase = one.phase if "phase" in one else one.eep.between(454, 604) * 2
+        for number, style in ((2, "-"), (3, ":")):
+            part = one.where(phase == number)
+            ax.plot(part.teff, part.log_g, style, color=color, lw=2.2, label=name if number == 2 else None)
+    ax.set(xlabel=title("teff"), ylabel=title("logg"), xlim=(5600, 3400), ylim=(4, 0))
+    ax.set_title(f"{len(labels)} stars, {survey.title}")
+    ax.legend(loc="lower right")
+    plt.colorbar(dots, ax=ax, label=title("fe_h"))
     return ax
 
 

@@ -26,7 +26,7 @@ MYSTERY = pd.Series(
 )
 """True labels of the simulated mystery star."""
 
-ERRORS = {"teff": 9.0, "logg": 0.028, "fe_h": 0.008, "mg_fe": 0.011, "si_fe": 0.012}
+ERRORS = {"teff": 9.0, "logg": 0.028, "fe_h": 0.007, "mg_fe": 0.011, "si_fe": 0.012}
 """Standard errors of catalogue labels at SNR 150, sizes as in APOGEE DR17."""
 
 
@@ -44,7 +44,7 @@ def branch_temperature(logg, fe_h):
 def _draw_giants(rng, number, high_alpha):
     """Labels of giants: red giant branch, red clump, two sequences in [Mg/Fe] and [Si/Fe]."""
     old = rng.random(number) < high_alpha
-    fe_h = np.where(old, rng.normal(-0.38, 0.24, number), rng.normal(-0.05, 0.21, number)).clip(-0.98, 0.6)
+    fe_h = np.where(old, rng.normal(-0.38, 0.22, number), rng.normal(-0.05, 0.19, number)).clip(-0.98, 0.6)
     plateau = 0.31 - 0.28 * np.clip(fe_h + 0.55, 0, None)
     sequence = 0.03 - 0.12 * fe_h + 0.1 * np.clip(fe_h, None, 0) ** 2
     mg_fe = np.where(old, plateau, sequence) + rng.normal(0, 0.035, number)
@@ -52,9 +52,7 @@ def _draw_giants(rng, number, high_alpha):
     clump = rng.random(number) < 0.36
     logg = np.where(clump, rng.normal(2.44 + 0.05 * fe_h, 0.07), 3.45 - 2.6 * rng.beta(1.6, 2.3, number))
     teff = branch_temperature(logg, fe_h) + np.where(clump, 170, 0) + rng.normal(0, 45, number)
-    return pd.DataFrame(
-        {"teff": teff, "logg": logg, "fe_h": fe_h, "mg_fe": mg_fe, "si_fe": si_fe, "kind": "giant"}
-    )
+    return pd.DataFrame({"teff": teff, "logg": logg, "fe_h": fe_h, "mg_fe": mg_fe, "si_fe": si_fe, "kind": "giant"})
 
 
 def _draw_extras(rng):
@@ -104,11 +102,9 @@ def draw_population(seed):
         "v_fe",
         "cr_fe",
     ):
-        stars[element] = full[element] + rng.normal(0, 0.015, n)
+        stars[element] = full[element] + rng.normal(0, 0.012, n)
     stars["vmacro"] = full.vmacro * rng.lognormal(0, 0.05, n)
-    stars["snr"] = np.where(
-        stars.kind == "faint", rng.uniform(12, 49, n), 54 + rng.lognormal(4.5, 0.6, n).clip(2, 900)
-    )
+    stars["snr"] = np.where(stars.kind == "faint", rng.uniform(12, 49, n), 54 + rng.lognormal(4.5, 0.6, n).clip(2, 900))
     stars["nvisits"] = rng.choice([1, 2, 3], n, p=[0.6, 0.25, 0.15])
     stars["vhelio"] = np.where(poor.reindex(range(n), fill_value=False), -107, rng.normal(-20, 45, n))
     stars["peculiar"] = ""
@@ -116,7 +112,7 @@ def draw_population(seed):
     for reason, count in PECULIAR.items():
         stars.loc[chosen[:count], "peculiar"] = reason
         chosen = chosen[count:]
-    stars.loc[stars.peculiar == "fast rotator", "vmacro"] = 13.0
+    stars.loc[stars.peculiar == "fast rotator", "vmacro"] = 10.0
     return _name(stars, rng).drop(columns="index", errors="ignore")
 
 
@@ -147,9 +143,7 @@ def _designation(ra, dec):
     hours, rest = divmod(ra_ticks, 360000)
     degrees, arc = divmod(dec_ticks, 36000)
     sign = "+" if dec >= 0 else "-"
-    return (
-        f"2M{hours:02d}{rest // 6000:02d}{rest % 6000:04d}{sign}{degrees:02d}{arc // 600:02d}{arc % 600:03d}"
-    )
+    return f"2M{hours:02d}{rest // 6000:02d}{rest % 6000:04d}{sign}{degrees:02d}{arc // 600:02d}{arc % 600:03d}"
 
 
 def catalogue_tables(truth, seed):
@@ -190,7 +184,7 @@ def _measure(entries, rng):
     bad = entries.peculiar == "bad labels"
     for label, size in ERRORS.items():
         entries[f"{label}_err"] = size * quality
-        wrong = np.where(bad, 11 * size * rng.choice([-1, 1], len(entries)), 0.0)
+        wrong = np.where(bad, 9 * size * rng.choice([-1, 1], len(entries)), 0.0)
         entries[label] += rng.normal(0, 1, len(entries)) * entries[f"{label}_err"] + wrong
     entries["m_h"] = entries.fe_h + rng.normal(0, 0.006, len(entries))
     entries["alpha_m"] = (entries.mg_fe + entries.si_fe) / 2 + rng.normal(0, 0.01, len(entries))

@@ -27,7 +27,7 @@ from labtools.synthesis import LINE_TABLE, complete_labels, synthesize
 
 __all__ = ["GRID", "SEED", "continuum_map", "observe", "read_truth", "write_survey"]
 
-VERSION = 8
+VERSION = 10
 SEED = 128
 GRID = np.r_[322:3242, 3648:6048, 6412:8306]
 """Pixels of the combined spectra, three runs, that make the 7214-pixel grid of the lab."""
@@ -37,9 +37,9 @@ CHIPS = ((243, 3364), (3578, 6169), (6335, 8421))
 """First and last pixel of the blue, green and red chip of a star at rest (examples in DR17 files)."""
 
 SKY_LINES = np.array(
-    [15187.1, 15241.0, 15287.8, 15332.4, 15395.3, 15432.2, 15509.8, 15539.7, 15546.1, 15570.2, 15597.6, 15631.4, 15655.1,
-     15702.5, 15833.3, 15848.1, 15869.3, 15972.6, 16030.8, 16079.8, 16128.6, 16194.6, 16235.4, 16317.2, 16350.7, 16388.5,
-     16442.2, 16502.4, 16553.8, 16692.4, 16708.9, 16732.5, 16840.5, 16903.7, 16955.1]
+    [15187.1, 15241.0, 15287.8, 15332.4, 15395.3, 15432.2, 15509.8, 15539.7, 15546.1, 15570.2, 15597.6, 15631.4,
+     15655.1, 15702.5, 15833.3, 15848.1, 15869.3, 15972.6, 16030.8, 16079.8, 16128.6, 16194.6, 16235.4, 16317.2,
+     16350.7, 16388.5, 16442.2, 16502.4, 16553.8, 16692.4, 16708.9, 16732.5, 16840.5, 16903.7, 16955.1]
 )  # fmt: skip
 """Strong OH lines of the night sky, Angstrom, vacuum (Rousselot et al. 2000, A&A 354, 1134), in the observed frame."""
 
@@ -69,7 +69,7 @@ def observe(model, star, rng):
     """
     if star.peculiar == "wrong velocity":
         pixels = np.arange(WAVELENGTH.size)
-        model = np.interp(pixels - rng.choice([-1, 1]) * rng.uniform(3.5, 5.5) / KM_PER_PIXEL, pixels, model)
+        model = np.interp(pixels - rng.choice([-1, 1]) * rng.uniform(3.0, 4.5) / KM_PER_PIXEL, pixels, model)
     source = model * _throughput(star, rng)
     visits = [_visit(source, star, rng) for _ in range(int(star.nvisits))]
     flux, error, mask = (np.array(part) for part in zip(*visits, strict=True))
@@ -110,9 +110,7 @@ def _visit(source, star, rng):
     error = np.sqrt(source * np.median(source)) / snr
     mask = np.zeros(WAVELENGTH.size, "i4")
     sky = np.abs(observed - SKY_LINES[:, None]).min(axis=0) < 0.9
-    air = np.any([(observed > a) & (observed < b) for a, b in TELLURIC], axis=0) & (
-        np.sin(observed / 1.9) > 0.55
-    )
+    air = np.any([(observed > a) & (observed < b) for a, b in TELLURIC], axis=0) & (np.sin(observed / 1.9) > 0.55)
     error = error * np.where(sky, rng.uniform(3, 12), 1) * np.where(air, 1.5, 1)
     mask[sky] |= 1 << 12
     mask[air] |= 1 << 13
@@ -168,9 +166,7 @@ def _extension_headers(rows):
     units = ["1e-17 erg/s/cm2/Ang", "1e-17 erg/s/cm2/Ang", "bitwise"]
     images = [fits.ImageHDU(np.zeros((rows, WAVELENGTH.size), kind)) for kind in ("f4", "f4", "i4")]
     for image, unit in zip(images, units, strict=True):
-        image.header.update(
-            {"BUNIT": unit, "CRVAL1": 4.179, "CDELT1": 6e-6, "CRPIX1": 1, "CTYPE1": "LOG-LINEAR"}
-        )
+        image.header.update({"BUNIT": unit, "CRVAL1": 4.179, "CDELT1": 6e-6, "CRPIX1": 1, "CTYPE1": "LOG-LINEAR"})
     rest = [fits.ImageHDU(name=name) for name in ("SKY", "SKYERR", "TELLURIC", "TELLERR")]
     rest.append(fits.ImageHDU(np.array([3.2 * KM_PER_PIXEL, 22500.0]), name="LSF"))
     visits = [fits.Column("VISIT", "I", array=np.arange(1, rows + 1))]
@@ -255,9 +251,7 @@ def _write_all(folder, seed, batch=250):
     truth = pd.concat([truth, mystery[truth.columns]])
     truth.to_csv(folder / "truth.csv", index_label="apogee_id")
     continuum = continuum_map()
-    np.savez(
-        folder / "continuum_pixels.npz", wavelengths=continuum.wavelength.values, trusted=continuum.values
-    )
+    np.savez(folder / "continuum_pixels.npz", wavelengths=continuum.wavelength.values, trusted=continuum.values)
     shared = [name for name in truth if name in first]
     entries = pd.concat([first.set_index("apogee_id"), mystery[shared].assign(file="", starflag=0)])
     entries = entries.join(truth.drop(columns=shared))

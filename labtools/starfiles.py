@@ -51,9 +51,7 @@ def place_of(row):
 
 def copies_of(place, folders):
     """Files that hold the star at `place`, as a whole or packed, in `folders` of caches."""
-    paths = (
-        path for folder in folders for path in (folder / "sas" / place, folder / "arrays" / f"{place}.npz")
-    )
+    paths = (path for folder in folders for path in (folder / "sas" / place, folder / "arrays" / f"{place}.npz"))
     return [path for path in paths if path.is_file()]
 
 
@@ -103,9 +101,7 @@ def _headers(path):
 def _header(file):
     """The header that begins where `file` stands; raises ValueError if none does."""
     text = ""
-    while not any(
-        text[at : at + 80].rstrip() == "END" for at in range(len(text) - 80, len(text) - 2881, -80)
-    ):
+    while not any(text[at : at + 80].rstrip() == "END" for at in range(len(text) - 80, len(text) - 2881, -80)):
         block = file.read(2880).decode("latin-1")
         begun = (text or block).startswith(("SIMPLE  =", "XTENSION="))
         if len(block) < 2880 or "\0" in block or not begun:
@@ -117,9 +113,7 @@ def _header(file):
 def read_checksums(path):
     """File name -> sha1, from a list of the archive. Raises ValueError if it is no such list."""
     text = Path(path).read_text(encoding="ascii", errors="replace")
-    sums = {
-        name: sha1 for sha1, name in re.findall(r"^([0-9a-f]{40})\s+\*?(?:\S*/)?([^/\s]+)\s*$", text, re.M)
-    }
+    sums = {name: sha1 for sha1, name in re.findall(r"^([0-9a-f]{40})\s+\*?(?:\S*/)?([^/\s]+)\s*$", text, re.M)}
     if not sums:
         raise ValueError("not a list of sha1 checksums")
     return sums
@@ -136,9 +130,7 @@ def read_star(path, star):
         raise BadSpectrumFile(f"{path}: the spectrum of {spectrum.star.item()}, not of {star}")
     wavelength = spectrum.wavelength.values
     if wavelength.shape != WAVELENGTH.shape or not np.allclose(wavelength, WAVELENGTH, rtol=1e-9, atol=0):
-        raise BadSpectrumFile(
-            f"{path}: {wavelength.size} pixels that are not the {WAVELENGTH.size} of the survey"
-        )
+        raise BadSpectrumFile(f"{path}: {wavelength.size} pixels that are not the {WAVELENGTH.size} of the survey")
     return spectrum
 
 
@@ -155,9 +147,7 @@ def pack(source, path):
 
 
 def _by_significance(image, kind):
-    return np.ascontiguousarray(
-        image.astype(np.dtype(kind).newbyteorder("<")).view(np.uint8).reshape(-1, 4).T
-    )
+    return np.ascontiguousarray(image.astype(np.dtype(kind).newbyteorder("<")).view(np.uint8).reshape(-1, 4).T)
 
 
 def _unpack(path):

@@ -31,14 +31,8 @@ def made_up_stars(cannon, number, snr=80, seed=1, noise=None):
     names = [f"star{i:03d}" for i in range(number)]
     truth = pd.DataFrame(x * cannon.scale + cannon.offset, index=names, columns=list(cannon.labels))
     error = np.where(rng.random((number, len(cannon.wavelength))) < 0.1, np.inf, 1 / snr)
-    sigma = np.sqrt(
-        np.where(np.isfinite(error), error, 0) ** 2 + np.where(np.isfinite(cannon.s2), cannon.s2, 0)
-    )
-    flux = (
-        design(x) @ cannon.theta.T
-        + sigma * rng.standard_normal(error.shape)
-        + (0 if noise is None else noise)
-    )
+    sigma = np.sqrt(np.where(np.isfinite(error), error, 0) ** 2 + np.where(np.isfinite(cannon.s2), cannon.s2, 0))
+    flux = design(x) @ cannon.theta.T + sigma * rng.standard_normal(error.shape) + (0 if noise is None else noise)
     coords = {"star": names, "wavelength": cannon.wavelength}
     axes = ("star", "wavelength")
     return xr.Dataset({"flux": (axes, flux), "error": (axes, error)}, coords=coords), truth

@@ -355,9 +355,7 @@ def test_space_and_time_are_announced(dr17, monkeypatch, capsys):
 
 def test_a_disk_that_is_too_small_is_told_beforehand(dr17, sdss, monkeypatch):
     ids = dr17.catalog().index.unique()
-    monkeypatch.setattr(
-        archive.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6)
-    )
+    monkeypatch.setattr(archive.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
     with pytest.raises(CacheError, match="make room"):
         dr17.spectra(ids)
     assert not any(path.endswith(".fits") for path, _ in sdss.requests)

@@ -74,6 +74,29 @@ def test_learned_scatter_makes_coverage_right(nu):
     assert within(coverage(widen(test, scatter), truth))
 
 
+def test_errors_of_the_reference_are_not_learned_as_scatter():
+    rng = np.random.default_rng(5)
+    n, names = 1500, ["teff", "fe_h"]
+    size, formal = np.array([15.0, 0.02]), np.array([5.0, 0.01])
+    errors = pd.DataFrame(np.array([30.0, 0.03]) * rng.uniform(0.5, 1.5, (n, 1)), columns=names)
+    truth = np.array([4500.0, 0.0]) + rng.standard_normal((n, 2)) * [200, 0.2]
+    centre = truth + rng.standard_normal((n, 2)) * np.hypot(size, formal)
+    draws = centre[:, None] + formal * rng.standard_normal((n, 300, 2))
+    draws = xr.DataArray(draws, coords={"star": np.arange(n), "label": names}, dims=("star", "draw", "label"))
+    reference = pd.DataFrame(truth, columns=names) + errors * rng.standard_normal((n, 2))
+    learned = np.sqrt(np.diag(learn_scatter(draws, reference, errors)))
+    np.testing.assert_allclose(learned, size, rtol=0.2)
+    assert (np.sqrt(np.diag(learn_scatter(draws, reference))) > 1.3 * learned).all()
+
+
+def test_widened_draws_keep_their_dimensions():
+    rng = np.random.default_rng(6)
+    coords = {"star": np.arange(60), "label": ["teff"]}
+    draws = xr.DataArray(rng.standard_normal((60, 50, 1)), coords=coords, dims=("star", "draw", "label"))
+    scatter = learn_scatter(draws, pd.DataFrame({"teff": 2 * rng.standard_normal(60)}))
+    assert widen(draws, scatter).dims == draws.dims
+
+
 def test_stars_without_draws_are_left_out():
     cannon = made_up_cannon(labels=3, pixels=120)
     spectra, truth = made_up_stars(cannon, 3)

@@ -28,9 +28,7 @@ def test_slopes_of_the_design_vector_are_its_differences():
     x = np.random.default_rng(0).normal(size=(4, 5))
     for k in range(5):
         step = 1e-6 * np.eye(5)[k]
-        np.testing.assert_allclose(
-            design_slopes(x)[..., k], (design(x + step) - design(x - step)) / 2e-6, atol=1e-8
-        )
+        np.testing.assert_allclose(design_slopes(x)[..., k], (design(x + step) - design(x - step)) / 2e-6, atol=1e-8)
 
 
 def noiseless(labels=3, stars=80, pixels=40):
@@ -124,9 +122,7 @@ def test_fits_agree_with_scipy(taught):
             **tight,
         )
         errors = fit.loc[star, [f"{name}_err" for name in model.labels]].to_numpy(float)
-        np.testing.assert_allclose(
-            fit.loc[star, list(model.labels)].to_numpy(float), labels, rtol=1e-6, atol=1e-6
-        )
+        np.testing.assert_allclose(fit.loc[star, list(model.labels)].to_numpy(float), labels, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(errors, np.sqrt(np.diag(covariance)), rtol=1e-4)
 
 
@@ -138,9 +134,7 @@ def test_the_quadratic_form_is_the_sum_over_pixels(taught):
     short = np.einsum("ni,nij,nj->n", v, a, v) - 2 * np.sum(b * v, axis=1) + c
     pull = (spectra.flux - model.predict(truth)) / np.sqrt(spectra.error**2 + model.s2)
     np.testing.assert_allclose(short, (pull**2).sum("wavelength"), rtol=1e-9)
-    np.testing.assert_array_equal(
-        n_pixels, (np.isfinite(spectra.error) & np.isfinite(model.s2)).sum("wavelength")
-    )
+    np.testing.assert_array_equal(n_pixels, (np.isfinite(spectra.error) & np.isfinite(model.s2)).sum("wavelength"))
 
 
 def test_errors_are_honest_for_spectra_of_the_model(taught):

@@ -60,9 +60,7 @@ def test_the_catalogue_is_what_the_tables_say(archive):
 def test_allstar_and_sql_give_the_same_catalogue(sky, archive, tmp_path):
     table = read_tables(archive).reset_index()
     other = table.iloc[:3].assign(field="elsewhere")
-    path = write_allstar(
-        tmp_path / "allStar-dr17-synspec_rev1.fits", pd.concat([table, other], ignore_index=True)
-    )
+    path = write_allstar(tmp_path / "allStar-dr17-synspec_rev1.fits", pd.concat([table, other], ignore_index=True))
     pd.testing.assert_frame_equal(by_id(read_allstar(path)), by_id(query_catalog()), rtol=1e-6)
     assert len(read_allstar(path, fields=None)) == len(table) + 3
 
@@ -175,9 +173,7 @@ def test_a_damaged_cache_is_noticed(archive, tmp_path, damage):
         load_catalog(path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"<html>Sorry</html>", b"SIMPLE  =                    T" + b" " * 2850]
-)
+@pytest.mark.parametrize("content", [b"", b"<html>Sorry</html>", b"SIMPLE  =                    T" + b" " * 2850])
 def test_something_else_than_allstar_is_refused(tmp_path, content):
     path = tmp_path / "allStar-dr17-synspec_rev1.fits"
     path.write_bytes(content)
@@ -189,6 +185,4 @@ def test_the_replica_gives_the_same_by_both_roads(shared_data):
     with serving(shared_data / "dr17-replica"):
         table = query_catalog()
     pd.testing.assert_frame_equal(by_id(table), by_id(read_tables(shared_data / "dr17-replica")))
-    assert len(table) == 182, (
-        "the join doubles the two rows of one apstar_id; rows that are the same count once"
-    )
+    assert len(table) == 182, "the join doubles the two rows of one apstar_id; rows that are the same count once"

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from labtools.checkpoints import checkpoint_path, student_name, write_checkpoint
+from labtools.checkpoints import checkpoint_path, save_figures, student_name, write_checkpoint
 
 pypdf = pytest.importorskip("pypdf")
 SURVEY = SimpleNamespace(title="simulated survey")
@@ -144,3 +144,15 @@ def test_a_failed_page_leaves_the_old_file(figures, tmp_path, monkeypatch):
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
     assert not dense.texts
+
+
+def test_figures_are_exported_whole_and_repeatably(tmp_path):
+    figure, ax = plt.subplots()
+    ax.plot([1, 2])
+    assert save_figures({"one": figure}, tmp_path) == ["one.png"]
+    first = (tmp_path / "one.png").read_bytes()
+    save_figures({"one": figure}, tmp_path)
+    assert (tmp_path / "one.png").read_bytes() == first
+    assert [path.name for path in tmp_path.iterdir()] == ["one.png"]
+    with pytest.raises(TypeError, match="two"):
+        save_figures({"two": ax}, tmp_path)

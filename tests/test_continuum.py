@@ -36,9 +36,7 @@ def as_spectra(flux, error):
     flux = np.array(np.atleast_2d(flux))
     error = np.where(flux != 0, np.broadcast_to(error, flux.shape), np.inf)
     names = [f"s{number}" for number in range(len(flux))]
-    return xr.Dataset(
-        {"flux": (DIMS, flux), "error": (DIMS, error)}, coords={"star": names, "wavelength": WAVELENGTH}
-    )
+    return xr.Dataset({"flux": (DIMS, flux), "error": (DIMS, error)}, coords={"star": names, "wavelength": WAVELENGTH})
 
 
 def test_a_parabola_is_found_exactly(pixels):

@@ -109,9 +109,7 @@ def test_a_wrong_name_of_a_survey(monkeypatch, capsys):
 
 
 def test_a_missing_package(monkeypatch):
-    monkeypatch.setattr(
-        doctor.metadata, "requires", lambda name: ["numpy", "nowhere>=2", 'x; extra == "test"']
-    )
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: ["numpy", "nowhere>=2", 'x; extra == "test"'])
     findings = doctor.installed()
     assert [one.what for one in findings if one.well is False] == ["nowhere is missing"]
     assert f"numpy {metadata.version('numpy')}" in [one.what for one in findings]

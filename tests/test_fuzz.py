@@ -55,9 +55,7 @@ def damage(draw, reach=None):
     where = st.floats(0, 1) if reach is None else st.floats(0, reach)
     steps = draw(
         st.lists(
-            st.tuples(
-                st.sampled_from(["set", "cut", "add", "end"]), where, st.binary(min_size=1, max_size=40)
-            ),
+            st.tuples(st.sampled_from(["set", "cut", "add", "end"]), where, st.binary(min_size=1, max_size=40)),
             min_size=1,
             max_size=4,
         )
@@ -290,11 +288,7 @@ def test_tables_with_strange_cells(table, cells):
         return
 
 
-@given(
-    body=st.one_of(
-        st.text(max_size=300), st.sampled_from(["", "#Table1\n", "<html></html>", "error_message"])
-    )
-)
+@given(body=st.one_of(st.text(max_size=300), st.sampled_from(["", "#Table1\n", "<html></html>", "error_message"])))
 @fuzz
 def test_answers_of_skyserver(body):
     def query_sql(sql, **options):

@@ -244,9 +244,7 @@ def server(monkeypatch):
 
 def test_fetching_what_is_needed_and_only_once(server, tmp_path):
     paths = fetch_mist(6.0, (0.0, -1.0), tmp_path / "mist", address=server, progress=False)
-    assert [path.name for path in paths] == [
-        f"MIST_v1.2_feh_{feh}_6Gyr.iso.cmd" for feh in ("p0.00", "m1.00")
-    ]
+    assert [path.name for path in paths] == [f"MIST_v1.2_feh_{feh}_6Gyr.iso.cmd" for feh in ("p0.00", "m1.00")]
     assert sorted(paths) == sorted((tmp_path / "mist").iterdir())
     wanted = {"version": "MIST1", "age_type": "single", "age_scale": "linear", "age_value": "6e+09"}
     assert wanted.items() <= Interpolator.forms[0].items()

@@ -76,9 +76,7 @@ def agree(first, second, errors=5):
         error = a.std() * np.sqrt(1 / 1000 + 1 / 1000)
         assert a.mean() == pytest.approx(b.mean(), abs=errors * error)
         assert a.std() == pytest.approx(b.std(), rel=errors / np.sqrt(1000))
-        np.testing.assert_allclose(
-            np.quantile(a, [0.05, 0.95]), np.quantile(b, [0.05, 0.95]), atol=errors * 2 * error
-        )
+        np.testing.assert_allclose(np.quantile(a, [0.05, 0.95]), np.quantile(b, [0.05, 0.95]), atol=errors * 2 * error)
 
 
 def test_the_chains_are_good(chains):
@@ -127,9 +125,7 @@ def test_priors_cut_the_posterior(chains):
 
 
 def test_draws_are_read_from_a_datatree_too(chains):
-    posterior = (
-        chains.idata["posterior"].to_dataset() if hasattr(chains.idata, "nodes") else chains.idata.posterior
-    )
+    posterior = chains.idata["posterior"].to_dataset() if hasattr(chains.idata, "nodes") else chains.idata.posterior
     stats_group = xr.Dataset({"diverging": (("chain", "draw"), np.zeros((4, 1000), bool))})
     tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": stats_group})
     pd.testing.assert_frame_equal(labels_of(tree), labels_of(chains.idata))

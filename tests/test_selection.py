@@ -40,9 +40,7 @@ def test_limits_themselves_are_kept():
 
 
 def test_a_star_counts_once_at_its_best_entry_that_passes():
-    table = pd.concat(
-        [catalogue(star={"snr": snr, "logg": logg}) for snr, logg in ((80, 2.5), (90, 2.5), (200, 4.5))]
-    )
+    table = pd.concat([catalogue(star={"snr": snr, "logg": logg}) for snr, logg in ((80, 2.5), (90, 2.5), (200, 4.5))])
     kept = select_giants(table)
     assert kept.snr.tolist() == [90]
 

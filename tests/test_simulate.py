@@ -70,9 +70,7 @@ def test_giants_have_two_sequences_and_a_clump(truth):
     rest = giants.si_fe - np.polyval(np.polyfit(giants.mg_fe, giants.si_fe, 2), giants.mg_fe)
     assert rest.std() > 0.02, "[Si/Fe] is no function of [Mg/Fe]"
     middle = giants[giants.fe_h.between(-0.6, -0.3)].mg_fe
-    low, gap, high = (
-        middle.between(a, b).sum() / (b - a) for a, b in ((0.05, 0.13), (0.16, 0.2), (0.23, 0.31))
-    )
+    low, gap, high = (middle.between(a, b).sum() / (b - a) for a, b in ((0.05, 0.13), (0.16, 0.2), (0.23, 0.31)))
     assert gap < 0.6 * min(low, high), "a gap between the sequences"
 
 
@@ -139,9 +137,7 @@ def test_files_read_as_real_ones_do(survey):
         assert len(hdus) == 11
     star = read_apstar(path)
     assert star.attrs["snr"] == pytest.approx(180)
-    ends = [
-        star.attrs[key] for key in ("blue_min", "blue_max", "green_min", "green_max", "red_min", "red_max")
-    ]
+    ends = [star.attrs[key] for key in ("blue_min", "blue_max", "green_min", "green_max", "red_min", "red_max")]
     lit = np.flatnonzero(star.flux.values[0])
     assert ends[0] == lit[0]
     assert ends[-1] == lit[-1]

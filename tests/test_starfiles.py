@@ -34,9 +34,7 @@ def test_places_are_those_of_the_archive():
     assert place_of(row()) == f"{stars}/apo25m/060+00/apStar-dr17-{STAR}.fits"
     south = row("lco25m", "293-37-C", "asStar-dr17-2M03174068-7748459.fits")
     assert place_of(south) == f"{stars}/lco25m/293-37-C/asStar-dr17-2M03174068-7748459.fits"
-    assert (
-        place_of(row("apo1m", "hip", "apStar-dr17-VESTA.fits")) == f"{stars}/apo1m/hip/apStar-dr17-VESTA.fits"
-    )
+    assert place_of(row("apo1m", "hip", "apStar-dr17-VESTA.fits")) == f"{stars}/apo1m/hip/apStar-dr17-VESTA.fits"
 
 
 @pytest.mark.parametrize(

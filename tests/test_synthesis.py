@@ -69,9 +69,7 @@ def test_pressure_of_the_solar_photosphere():
 
 def test_electrons_balance_ions():
     abundance = {e: np.array([10 ** (row[0] - 12)]) for e, row in atmosphere.ATOMS.items()}
-    layers = atmosphere.hydrostatic(
-        np.array([4500.0]), np.array([2.0]), abundance, 10 ** np.arange(-4, 1.3, 0.2)
-    )
+    layers = atmosphere.hydrostatic(np.array([4500.0]), np.array([2.0]), abundance, 10 ** np.arange(-4, 1.3, 0.2))
     ions = 0.0
     for element in atmosphere.DONORS:
         _, energy, _, u, p, u_ion, p_ion = atmosphere.ATOMS[element]
@@ -81,9 +79,7 @@ def test_electrons_balance_ions():
     np.testing.assert_allclose(ions, layers.electrons, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("species", "ep", "loggf"), [("CO", 0.5, -7.0), ("OH", 0.5, -5.6), ("Ti I", 1.5, -3.0)]
-)
+@pytest.mark.parametrize(("species", "ep", "loggf"), [("CO", 0.5, -7.0), ("OH", 0.5, -5.6), ("Ti I", 1.5, -3.0)])
 def test_cooler_stars_show_stronger_molecules_and_low_excitation(species, ep, loggf):
     labels = stars((5000, 2.5, 0, 0), (4500, 2.5, 0, 0), (4000, 2.5, 0, 0))
     assert (np.diff(equivalent_width(labels, one_line(species, ep, loggf))) > 0).all()
@@ -92,9 +88,9 @@ def test_cooler_stars_show_stronger_molecules_and_low_excitation(species, ep, lo
 def test_brackett_lines_grow_with_temperature_and_stay_weak_in_giants():
     brackett = read_lines().query("species == 'H I' and wavelength < 16900")
     wave = np.arange(16090.0, 16135.0, 0.2)
-    depth = 1 - synthesize(
-        stars((4200, 2, 0, 0), (5000, 3, 0, 0), (6400, 4, 0, 0)), wave, lines=brackett
-    ).values.min(axis=1)
+    depth = 1 - synthesize(stars((4200, 2, 0, 0), (5000, 3, 0, 0), (6400, 4, 0, 0)), wave, lines=brackett).values.min(
+        axis=1
+    )
     assert depth[0] < 0.02
     assert depth[0] < depth[1] < depth[2]
     assert depth[2] > 0.03

@@ -62,7 +62,5 @@ def write_archive(folder, number=12):
     stars.to_csv(folder / "apogeeStar.csv", index=False)
     labels.sample(frac=1, random_state=1).to_csv(folder / "aspcapStar.csv", index=False)
     for number, row in stars.iterrows():
-        write_apstar(
-            folder / STARS / row.telescope / row.field / row.file, row.apogee_id, row.nvisits, number
-        )
+        write_apstar(folder / STARS / row.telescope / row.field / row.file, row.apogee_id, row.nvisits, number)
     return folder

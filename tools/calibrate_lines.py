@@ -116,9 +116,7 @@ def new_sites(target, residual, lines, depth, separation=0.34):
     low, mean = np.percentile(residual, 10, axis=0), residual.mean(axis=0)
     score = np.minimum(0.5 * low, mean)
     score = np.convolve(score, (0.25, 0.5, 0.25), mode="same")
-    inner = (
-        np.flatnonzero((score[1:-1] < score[:-2]) & (score[1:-1] <= score[2:]) & (score[1:-1] < -depth)) + 1
-    )
+    inner = np.flatnonzero((score[1:-1] < score[:-2]) & (score[1:-1] <= score[2:]) & (score[1:-1] < -depth)) + 1
     inner = inner[np.argsort(score[inner])]
     strong = lines["species"].isin(["Mg I", "Si I", "Al I"]) & (lines["source"] == "Smith2013")
     strong = lines.loc[strong & (lines["prior"] > -0.7), "wavelength"].to_numpy()
@@ -178,9 +176,7 @@ def revise_templates(target, labels, real, lines, units):
         index = free[colour == c]
         wave = lines["wavelength"].to_numpy()[index]
         names = lines.loc[index, "species"].str.removeprefix("?")
-        excess = lines.loc[index, "loggf"] - [
-            units[k] for k in zip(names, lines.loc[index, "ep"], strict=True)
-        ]
+        excess = lines.loc[index, "loggf"] - [units[k] for k in zip(names, lines.loc[index, "ep"], strict=True)]
         least = local_chi2(target, weighted_residual(target, labels, real, lines), wave)
         best = lines.loc[index].copy()
         for carrier, ep in TEMPLATES:
@@ -202,21 +198,15 @@ def revise_templates(target, labels, real, lines, units):
 
 def drop_faint(lines, units, least=-1.6):
     """Without the free lines that the fit has made too weak to see."""
-    unit = pd.Series(
-        [units.get((s[1:], e), np.nan) for s, e in zip(lines["species"], lines["ep"], strict=True)]
-    )
-    return lines[~(lines["free"].to_numpy() & (lines["loggf"].to_numpy() - unit < least))].reset_index(
-        drop=True
-    )
+    unit = pd.Series([units.get((s[1:], e), np.nan) for s, e in zip(lines["species"], lines["ep"], strict=True)])
+    return lines[~(lines["free"].to_numpy() & (lines["loggf"].to_numpy() - unit < least))].reset_index(drop=True)
 
 
 def sites_as_lines(sites, units):
     """New free lines at `sites` (wavelength, depth); in the wings of the strong Mg lines they stay iron."""
     free = (np.abs(sites[:, :1] - MG_STRONG) > 2.0).all(axis=1)
     excess = np.log10(sites[:, 1] / 0.1)
-    table = pd.DataFrame(
-        {"species": "?Fe", "wavelength": sites[:, 0], "ep": 5.0, "loggf": units["Fe", 5.0] + excess}
-    )
+    table = pd.DataFrame({"species": "?Fe", "wavelength": sites[:, 0], "ep": 5.0, "loggf": units["Fe", 5.0] + excess})
     return table.assign(source="unidentified", free=free, excess=excess, prior=table["loggf"], width=1.5)
 
 
@@ -235,9 +225,7 @@ def edge_lines(target, mystery, lines, units):
         residual = np.where(good, flux / level - model, 0.0)
         smooth = np.convolve(residual, (0.25, 0.5, 0.25), mode="same")
         here = np.arange(low, high)
-        minimum = (
-            (smooth[here] < smooth[here - 1]) & (smooth[here] <= smooth[here + 1]) & (smooth[here] < -0.04)
-        )
+        minimum = (smooth[here] < smooth[here - 1]) & (smooth[here] <= smooth[here + 1]) & (smooth[here] < -0.04)
         result += [(wave[i], -smooth[i]) for i in here[minimum] if not inside[i]]
     table = sites_as_lines(np.array(result).reshape(-1, 2), units)
     return table.assign(loggf=table["loggf"] + 0.3 + 0.8 * table["excess"].clip(0))
@@ -286,14 +274,10 @@ def calibrate(target, mystery, linelists):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("cannon", "mystery", "continuum", "linelists"):
         parser.add_argument(f"--{name}", required=True, type=Path)
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).resolve().parents[1] / "data" / "lines.csv"
-    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "data" / "lines.csv")
     arguments = parser.parse_args()
     target = Target(arguments.cannon, arguments.continuum)
     lines = calibrate(target, arguments.mystery, arguments.linelists)

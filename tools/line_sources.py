@@ -38,10 +38,7 @@ def co_lines(species, isotope, offset):
     def term(v, j):
         x, y = v + 0.5, j * (j + 1.0)
         vibration = (
-            2169.81358 * rho * x
-            - 13.28831 * (rho * x) ** 2
-            + 0.010511 * (rho * x) ** 3
-            + 7.6e-5 * (rho * x) ** 4
+            2169.81358 * rho * x - 13.28831 * (rho * x) ** 2 + 0.010511 * (rho * x) ** 3 + 7.6e-5 * (rho * x) ** 4
         )
         rotation = (1.93128087 * rho**2 - 0.01750441 * rho**3 * x) * y
         return vibration + rotation - 6.12147e-6 * rho**4 * y**2 + 5.8e-12 * rho**6 * y**3

@@ -53,9 +53,7 @@ def run(path, target, timeout):
         client.execute()
     except CellExecutionError as fault:
         number = code.index(max(started)) + 1
-        show(
-            f"{path.name}, cell {number} of {len(code)} failed:\n{''.join(notebook.cells[max(started)].source)}\n"
-        )
+        show(f"{path.name}, cell {number} of {len(code)} failed:\n{''.join(notebook.cells[max(started)].source)}\n")
         print(fault, file=sys.stderr)
         raise
     finally:

@@ -1,0 +1,281 @@
+"""APOGEE stars and their model spectra as JWST would see them: the two HDF5 files, the names, the matching.
+
+Also real NIRSpec spectra, as PypeIt extracts them, brought to the rest frame.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from astropy.io import fits
+from scipy.ndimage import gaussian_filter1d, percentile_filter
+
+from labtools.frames import BadTableFile, read_frame
+
+__all__ = [
+    "ELEMENTS",
+    "Pair",
+    "catalogue_in_x_h",
+    "compare_labels",
+    "flatten",
+    "index_of",
+    "match",
+    "name_of",
+    "open_pair",
+    "read_catalogue",
+    "read_jwst",
+    "read_spec1d",
+    "velocity_of",
+]
+
+ELEMENTS = (
+    "C", "N", "O", "Na", "Mg", "Al", "Si", "S", "K", "Ca", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Ce",
+)  # fmt: skip
+"""The elements of both files, in their order; the catalogue gives [X/Fe] (and [Fe/H]), the JWST file [X/H]."""
+
+STARS_PER_SET = 990
+PIXELS = 8192
+LIGHT = 299792.458  # km/s
+FILES = ("apogee_dr17.h5", "JWST_APOGEE.h5")
+FILLER = -999.0  # values below are no measurements
+RATIOS = ["FE_H" if element == "Fe" else f"{element.upper()}_FE" for element in ELEMENTS]
+CATALOGUE_COLUMNS = [
+    "FILE", "APOGEE_ID", "TELESCOPE", "FIELD", "RA", "DEC", "SNR", "VHELIO_AVG", "VERR", "TEFF", "TEFF_ERR", "LOGG",
+    "LOGG_ERR", "M_H", "M_H_ERR", "ALPHA_M", "ALPHA_M_ERR", "VMICRO", "VMACRO",
+    *(column for ratio in RATIOS for column in (ratio, f"{ratio}_ERR")),
+]  # fmt: skip
+JWST_COLUMNS = ["Teff", "logg", *ELEMENTS]
+DISPENSABLE = {"M_H_ERR", "ALPHA_M_ERR", "VMICRO", "VMACRO"}
+
+
+def name_of(index):
+    """Name of the model of catalogue row `index`: the digits of the number in its set as letters, and the set."""
+    if index < 0 or index >= 100 * STARS_PER_SET:
+        raise ValueError(f"there is no name for row {index}: rows go from 0 to {100 * STARS_PER_SET - 1}")
+    group, number = divmod(int(index), STARS_PER_SET)
+    return "".join("abcdefghij"[int(digit)] for digit in f"{number:05d}") + f"_{group:02d}"
+
+
+def index_of(name):
+    """Row of the catalogue to which a name belongs: "aaieb_03" -> 841 + 3 * 990 = 3811."""
+    if not re.fullmatch(r"[a-j]{5}_\d\d", str(name)):
+        raise ValueError(f"{name!r} is no name: five letters a to j, an underscore and two digits, as in aaieb_03")
+    number = int("".join(str(ord(letter) - ord("a")) for letter in name[:5]))
+    if number >= STARS_PER_SET:
+        raise ValueError(f"{name!r} is star {number} of its set, but a set has {STARS_PER_SET}")
+    return number + STARS_PER_SET * int(name[6:])
+
+
+def read_catalogue(path):
+    """The catalogue of the pair (`apogee_dr17.h5`, table `allstar`): DataFrame indexed by the name of the model.
+
+    Columns are those of the file in lower case (apogee_id, teff in K, logg, x_fe, fe_h, their errors, ...); text is
+    str, fillers are NaN. Raises FileNotFoundError, and BadTableFile if columns are missing or rows not numbered.
+    """
+    table = read_frame(path, "allstar")
+    missing = [name for name in CATALOGUE_COLUMNS if name not in table and name not in DISPENSABLE]
+    if missing:
+        raise BadTableFile(f"{Path(path).name}, table 'allstar' lacks the columns {', '.join(missing)}")
+    if table.index.dtype.kind not in "iu" or not table.index.is_unique or len(table) == 0:
+        raise BadTableFile(f"{Path(path).name}: the rows of 'allstar' must be numbered, each number once")
+    table = table.rename(columns=str.lower)
+    for column in table:
+        if table[column].dtype.kind == "O":
+            table[column] = [v.decode().strip() if isinstance(v, bytes) else str(v).strip() for v in table[column]]
+        elif table[column].dtype.kind == "f" and column not in ("ra", "dec", "vhelio_avg"):
+            table[column] = table[column].where(table[column] > FILLER)
+    if (table.apogee_id == "").any():
+        raise BadTableFile(f"{Path(path).name}: {(table.apogee_id == '').sum()} rows have no APOGEE_ID")
+    return table.set_index(pd.Index([name_of(row) for row in table.index], name="name"))
+
+
+def read_jwst(path):
+    """Labels and spectra of the JWST file (`JWST_APOGEE.h5`, tables wavelength, labels, spectra).
+
+    Returns
+    -------
+    labels : DataFrame indexed by name: teff (K), logg and [X/H] in the columns c_h, n_h, ..., fe_h, ...
+    spectra : Dataset (star, wavelength) of flux, float32, 8192 vacuum wavelengths of 9000 to 18000 Angstrom; the stars
+        go by the same names in the same order.
+
+    Raises FileNotFoundError, and BadTableFile for missing tables or columns, other shapes, names of another form,
+    labels and spectra of different stars, and values that are not finite.
+    """
+    file = Path(path).name
+    wavelength = read_frame(path, "wavelength").to_numpy(float).ravel()
+    labels, flux = read_frame(path, "labels"), read_frame(path, "spectra", np.float32)
+    missing = [name for name in JWST_COLUMNS if name not in labels]
+    if missing:
+        raise BadTableFile(f"{file}, table 'labels' lacks the columns {', '.join(missing)}")
+    if wavelength.size != PIXELS or flux.shape[1] != PIXELS:
+        found = f"{wavelength.size} wavelengths and {flux.shape[1]} columns of spectra"
+        raise BadTableFile(f"{file} has {found}, not {PIXELS}")
+    if not (np.diff(wavelength) > 0).all() or not 8000 < wavelength[0] < wavelength[-1] < 20000:
+        raise BadTableFile(f"{file}: wavelengths must increase and be in Angstrom, about 9000 to 18000")
+    _check_names(file, labels.index, flux.index)
+    labels = labels[JWST_COLUMNS].astype(float)
+    for what, values in (("labels", labels.to_numpy()), ("spectra", flux.to_numpy())):
+        bad = ~np.isfinite(values).all(axis=1)
+        if bad.any():
+            raise BadTableFile(f"{file}: {what} of {bad.sum()} stars are not finite, first {labels.index[bad][0]}")
+    labels.columns = ["teff", "logg", *(f"{e.lower()}_h" for e in ELEMENTS)]
+    coords = {
+        "star": labels.index.to_numpy(str),
+        "wavelength": ("wavelength", wavelength, {"units": "Angstrom, vacuum"}),
+    }
+    return labels.rename_axis("name"), xr.Dataset({"flux": (("star", "wavelength"), flux.to_numpy())}, coords=coords)
+
+
+def _check_names(file, labels, spectra):
+    if len(labels) == 0 or not labels.equals(spectra):
+        raise BadTableFile(f"{file}: 'labels' ({len(labels)}) and 'spectra' ({len(spectra)}) name different stars")
+    if not labels.is_unique:
+        raise BadTableFile(f"{file}: a name occurs twice: {labels[labels.duplicated()][0]}")
+    for name in labels:
+        try:
+            index_of(name)
+        except ValueError as fault:
+            raise BadTableFile(f"{file}: {fault}") from None
+
+
+def match(catalogue, labels):
+    """Stars that both sides have, by name, each star once.
+
+    Returns
+    -------
+    names : Index of the names, in the order of the catalogue.
+    counts : Series of how many rows there were on each side and what became of them. Of rows with the same apogee_id
+        the first that has a model is kept.
+    """
+    both = catalogue.index.isin(labels.index)
+    repeated = catalogue.apogee_id[both].duplicated(keep="first")
+    names = catalogue.index[both][~repeated.to_numpy()]
+    counts = {
+        "rows of the catalogue": len(catalogue),
+        "rows of the JWST file": len(labels),
+        "only in the catalogue": int((~both).sum()),
+        "only in the JWST file": int((~labels.index.isin(catalogue.index)).sum()),
+        "further rows of a star": int(repeated.sum()),
+        "matched stars": len(names),
+    }
+    return names, pd.Series(counts, name="count")
+
+
+def catalogue_in_x_h(catalogue):
+    """The catalogue's labels in the form of the JWST file: teff, logg, and [X/H] = [X/Fe] + [Fe/H]."""
+    numbers = catalogue[["teff", "logg", *map(str.lower, RATIOS)]].astype(float)
+    table = numbers[["teff", "logg"]].copy()
+    for element, ratio in zip(map(str.lower, ELEMENTS), map(str.lower, RATIOS), strict=True):
+        table[f"{element}_h"] = numbers.fe_h + (0 if element == "fe" else numbers[ratio])
+    return table
+
+
+def compare_labels(catalogue, labels, names):
+    """Largest difference between both sides over the stars `names`, for each label (K, dex)."""
+    difference = catalogue_in_x_h(catalogue.loc[names]) - labels.loc[names]
+    return difference.abs().max().rename("largest difference")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both files, read: catalogue and labels indexed by name, spectra, and a title for figures."""
+
+    title: str
+    catalogue: pd.DataFrame
+    labels: pd.DataFrame
+    spectra: xr.Dataset
+
+
+def open_pair(root, stars=2000, seed=42):
+    """The pair in the folder `root`: the real files if both are there, else a simulated one of that many stars.
+
+    The simulated one is written once below `root`/cache, in the formats of the real files, and read from
+    there. `stars` may be up to 19,800, the size of the real catalogue. Raises BadTableFile as the readers do, and
+    FileNotFoundError if only one of the real files is there.
+    """
+    root = Path(root)
+    there = [name for name in FILES if (root / name).is_file()]
+    if len(there) == 1:
+        other = FILES[1 - FILES.index(there[0])]
+        raise FileNotFoundError(f"{root.name} holds {there[0]} but not {other}: put both there, or none")
+    folder, title = root, "JWST models of APOGEE stars"
+    if not there:
+        from labtools.pairs import write_pair
+
+        folder, title = write_pair(root, stars, seed), "simulated JWST survey"
+    catalogue = read_catalogue(folder / FILES[0])
+    labels, spectra = read_jwst(folder / FILES[1])
+    spectra.attrs["source"] = title
+    return Pair(title, catalogue, labels, spectra)
+
+
+NEEDED = ("OPT_WAVE", "OPT_COUNTS", "OPT_COUNTS_IVAR", "OPT_MASK")
+
+
+def read_spec1d(path):
+    """One star of a PypeIt `spec1d` file: Dataset (star, wavelength), as observed, the better of several extractions.
+
+    flux and error in counts, wavelength in vacuum Angstrom; masked pixels have error = inf. Raises ValueError if the
+    file has no optimal extraction.
+    """
+    best = None
+    with fits.open(path) as hdus:
+        target = str(hdus[0].header.get("TARGET", Path(path).stem))
+        for hdu in hdus[1:]:
+            if set(NEEDED) <= set(getattr(getattr(hdu, "columns", None), "names", ())):
+                one = _extraction(hdu.data, target)
+                if one is not None and (best is None or _snr(one) > _snr(best)):
+                    best = one
+    if best is None:
+        raise ValueError(f"{Path(path).name} holds no optimally extracted spectrum (OPT_WAVE, OPT_COUNTS, ...)")
+    return best
+
+
+def _extraction(data, target):
+    wavelength, flux = (np.asarray(data[name], float) for name in ("OPT_WAVE", "OPT_COUNTS"))
+    weight = np.asarray(data["OPT_COUNTS_IVAR"], float)
+    good = np.asarray(data["OPT_MASK"], bool) & np.isfinite(flux) & np.isfinite(weight) & (weight > 0)
+    seen = np.isfinite(wavelength) & (wavelength > 1000)
+    if (good & seen).sum() < 100:
+        return None
+    error = np.where(good, 1 / np.sqrt(np.where(good, weight, 1)), np.inf)
+    order = np.flatnonzero(seen)[np.argsort(wavelength[seen], kind="stable")]
+    order = order[np.r_[True, np.diff(wavelength[order]) > 0]]
+    values = {"flux": np.where(good, flux, 0), "error": error}
+    arrays = {name: (("star", "wavelength"), value[None, order]) for name, value in values.items()}
+    return xr.Dataset(arrays, coords={"star": [target], "wavelength": wavelength[order]})
+
+
+def _snr(spectrum):
+    return float(np.median((spectrum.flux / spectrum.error).values))
+
+
+def flatten(wavelength, flux, width=120.0, percent=80):
+    """Flux over a running percentile in windows of `width` Angstrom, smoothed: a continuum good enough to compare.
+
+    Gaps are bridged pixel by pixel: the window counts pixels, not Angstrom.
+    """
+    size = max(5, round(width / float(np.median(np.diff(wavelength)))))
+    upper = percentile_filter(np.asarray(flux, float), percent, size=size)
+    return flux / gaussian_filter1d(upper, size / 4)
+
+
+def velocity_of(spectrum, model, limit=200.0):
+    """Radial velocity (km/s) at which a model correlates best with a spectrum, and the coefficient there.
+
+    spectrum, model : flat-normalized DataArrays over wavelength (Angstrom): observed with NaN where a pixel must not
+    count, and at rest. Pixels off the model's grid do not count.
+    """
+    grid = np.arange(-limit, limit + 1, 2.0)
+    inside = np.isfinite(spectrum.values) & (np.abs(spectrum.values - 1) < 0.3)
+    edge = 1 + limit / LIGHT
+    wave = spectrum.wavelength.values
+    inside &= (wave > float(model.wavelength[0]) * edge) & (wave < float(model.wavelength[-1]) / edge)
+    observed = spectrum.values[inside]
+    shifted = [np.interp(wave[inside] / (1 + v / LIGHT), model.wavelength, model) for v in grid]
+    correlation = np.array([np.corrcoef(observed, one)[0, 1] for one in shifted])
+    best = int(correlation.argmax())
+    return float(grid[best]), float(correlation[best])

@@ -1,0 +1,303 @@
+"""The JWST/APOGEE pair: names, the files' format, safe reading, matching, simulation; real NIRSpec spectra."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labtools import nirspec, pairs
+from labtools.frames import BadTableFile, read_frame
+from labtools.nirspec import (
+    catalogue_in_x_h,
+    compare_labels,
+    flatten,
+    index_of,
+    match,
+    name_of,
+    open_pair,
+    read_catalogue,
+    read_jwst,
+    read_spec1d,
+    velocity_of,
+)
+from labtools.synthesis import synthesize
+
+STARS = 60
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def pair(root):
+    return open_pair(root, stars=STARS, seed=3)
+
+
+@pytest.fixture
+def files(pair, root, tmp_path):
+    """Both files of the simulated pair where a user would put the real ones."""
+    folder = next((root / "cache").glob("simulated-jwst-*"))
+    for name in nirspec.FILES:
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "row"), [("aaaaa_00", 0), ("aaieb_03", 3811), ("aajij_19", 19799), ("aaaaa_01", 990)])
+def test_names_by_hand(name, row):
+    assert index_of(name) == row
+    assert name_of(row) == name
+
+
+@given(st.integers(0, 98_999))
+def test_names_and_rows_are_one_to_one(row):
+    assert index_of(name_of(row)) == row
+
+
+@pytest.mark.parametrize("name", ["aaaaa", "aaaak_00", "aajja_00", "aaaaa_0", "AAAAA_00", "aaaaa_00 ", ""])
+def test_names_of_another_form_are_refused(name):
+    with pytest.raises(ValueError, match=r"is no name|is star"):
+        index_of(name)
+
+
+def test_files_have_the_format_of_the_real_ones(files):
+    catalogue = pd.read_hdf(files / "apogee_dr17.h5", "allstar")
+    labels, spectra, wavelength = (
+        pd.read_hdf(files / "JWST_APOGEE.h5", key) for key in ("labels", "spectra", "wavelength")
+    )
+    assert catalogue.shape == (STARS, 55)
+    assert list(catalogue)[:5] == ["FILE", "APOGEE_ID", "TELESCOPE", "FIELD", "RA"]
+    assert {"X_FE", "FE_FE"}.isdisjoint(catalogue)
+    assert {"CE_FE", "CE_FE_ERR", "FE_H", "FE_H_ERR", "VMACRO"} <= set(catalogue)
+    assert isinstance(catalogue.APOGEE_ID[0], bytes)
+    assert list(labels) == ["Teff", "logg", *nirspec.ELEMENTS]
+    assert labels.index.equals(spectra.index)
+    assert labels.index[0] == "aaaaa_00"
+    assert spectra.shape == (STARS - 1, 8192)
+    assert wavelength.iloc[0].to_numpy()[[0, -1]] == pytest.approx([9000, 18000])
+
+
+def test_reader_agrees_with_pandas(files, pair):
+    pd.testing.assert_frame_equal(
+        read_frame(files / "apogee_dr17.h5", "allstar"), pd.read_hdf(files / "apogee_dr17.h5", "allstar")
+    )
+    expected = pd.read_hdf(files / "JWST_APOGEE.h5", "spectra")
+    np.testing.assert_array_equal(pair.spectra.flux, expected)
+    assert list(pair.spectra.star.values) == list(expected.index)
+
+
+def test_real_files_come_first_and_both_are_needed(files):
+    real = open_pair(files)
+    assert "simulated" not in real.title
+    assert len(real.catalogue) == STARS
+    (files / "JWST_APOGEE.h5").unlink()
+    with pytest.raises(FileNotFoundError, match=r"apogee_dr17\.h5 but not JWST_APOGEE\.h5"):
+        open_pair(files)
+
+
+def test_one_star_is_missing_and_duplicates_exist(pair):
+    names, counts = match(pair.catalogue, pair.labels)
+    missing = pair.catalogue.index.difference(pair.labels.index)
+    assert list(missing) == [name_of(11215 * STARS // 19800)]
+    assert counts["only in the catalogue"] == 1
+    assert counts["further rows of a star"] == STARS - 1 - pair.catalogue.apogee_id[pair.labels.index].nunique() > 0
+    assert len(names) == counts["matched stars"] == pair.catalogue.apogee_id.loc[names].nunique()
+
+
+def test_matching_is_by_name_not_position(pair):
+    names, _ = match(pair.catalogue, pair.labels)
+    shuffled = match(pair.catalogue, pair.labels.sample(frac=1, random_state=1).drop(index=names[3]))
+    assert shuffled[1]["only in the catalogue"] == 2
+    assert set(shuffled[0]) <= set(pair.labels.index)
+    assert compare_labels(pair.catalogue, pair.labels, names).max() < 2e-5
+    late = [name for name in names if index_of(name) > 11215 * STARS // 19800]
+    by_position = pair.catalogue.loc[pair.labels.index].reset_index(drop=True)
+    off = by_position.loc[[index_of(name) for name in late if index_of(name) < len(by_position)]]
+    assert not np.allclose(off.teff, pair.labels.loc[late[: len(off)], "teff"])
+
+
+def test_abundances_are_converted_to_x_h(pair):
+    table = catalogue_in_x_h(pair.catalogue)
+    expected = pair.catalogue.mg_fe.astype(float) + pair.catalogue.fe_h.astype(float)
+    np.testing.assert_allclose(table.mg_h, expected)
+    np.testing.assert_allclose(table.fe_h, pair.catalogue.fe_h)
+
+
+def test_spectra_are_models_of_their_labels(pair):
+    lines = pairs.wide_lines()
+    some = pair.labels.index[[2, 20]]
+    model = synthesize(pairs._models(pair.catalogue.loc[some]), pair.spectra.wavelength.values, 2700, lines)
+    residual = pair.spectra.flux.sel(star=some).values - model.values
+    assert residual.std() == pytest.approx(1 / 200, rel=0.05)
+
+
+def spoil(path, key, change):
+    tables = {k: pd.read_hdf(path, k) for k in ("wavelength", "labels", "spectra")}
+    tables[key] = change(tables[key])
+    for number, (k, table) in enumerate(tables.items()):
+        table.to_hdf(path, key=k, mode="w" if number == 0 else "a")
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "message"),
+    [
+        ("labels", lambda t: t.drop(columns="Mg"), "lacks the columns Mg"),
+        ("labels", lambda t: t.rename(index={"aaaab_00": "aaaac_77"}), "name different stars"),
+        ("labels", lambda t: t.iloc[::-1], "name different stars"),
+        ("labels", lambda t: t.replace({"Teff": {t.Teff.iloc[4]: np.nan}}), "labels of 1 stars are not finite, first"),
+        ("spectra", lambda t: t.iloc[:, :8191], "8191 columns of spectra, not 8192"),
+        (
+            "spectra",
+            lambda t: t.replace(t.iloc[5, 3], np.nan),
+            "spectra of 1 stars are not finite, first aaaaf_00",
+        ),
+        ("wavelength", lambda t: t / 1e4, "must increase and be in Angstrom"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(files, key, change, message):
+    spoil(files / "JWST_APOGEE.h5", key, change)
+    with pytest.raises(BadTableFile, match=message):
+        read_jwst(files / "JWST_APOGEE.h5")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns=["TEFF", "CE_FE"]), "lacks the columns TEFF, CE_FE"),
+        (lambda t: t.set_index("RA"), "rows of 'allstar' must be numbered|lacks the columns"),
+        (lambda t: t.set_axis([0] * len(t)), "must be numbered, each number once"),
+        (lambda t: t.assign(APOGEE_ID=b" "), "have no APOGEE_ID"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pandas.errors.PerformanceWarning")
+def test_what_is_wrong_with_the_catalogue_is_said(files, change, message):
+    path = files / "apogee_dr17.h5"
+    change(pd.read_hdf(path, "allstar")).to_hdf(path, key="allstar", mode="w")
+    with pytest.raises(BadTableFile, match=message):
+        read_catalogue(path)
+
+
+@pytest.mark.filterwarnings("ignore::pandas.errors.PerformanceWarning")
+def test_fillers_become_nan(files):
+    path = files / "apogee_dr17.h5"
+    table = pd.read_hdf(path, "allstar")
+    table.loc[5, "CE_FE"] = -9999.99
+    table.to_hdf(path, key="allstar", mode="w")
+    assert read_catalogue(path).ce_fe.isna().sum() == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_stranger_s_objects_are_not_unpickled(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "run"), "w"))
+
+    table = pd.DataFrame({"APOGEE_ID": [Trap(), Trap()]}, dtype=object)
+    table.to_hdf(tmp_path / "evil.h5", key="allstar", mode="w")
+    with pytest.raises(BadTableFile, match=r"pickled object of the kind _?io\.open"):
+        read_frame(tmp_path / "evil.h5", "allstar")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(pickle.UnpicklingError):
+        nirspec.read_frame.__globals__["_latin1"]("x", "zlib")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>sign in</html>", "half"])
+def test_files_that_are_no_hdf5(files, content):
+    path = files / "JWST_APOGEE.h5"
+    path.write_bytes(path.read_bytes()[:40000] if content == "half" else content)
+    with pytest.raises(BadTableFile, match=r"JWST_APOGEE\.h5"):
+        read_jwst(path)
+
+
+def test_other_formats_of_pandas_and_missing_tables(tmp_path):
+    pd.DataFrame({"a": [1.0]}).to_hdf(tmp_path / "t.h5", key="labels", format="table")
+    with pytest.raises(BadTableFile, match="frame_table"):
+        read_frame(tmp_path / "t.h5", "labels")
+    with pytest.raises(BadTableFile, match="no table 'spectra', only labels"):
+        read_frame(tmp_path / "t.h5", "spectra")
+
+
+def test_a_pair_is_written_once(root, pair):
+    folder = next((root / "cache").glob("simulated-jwst-*"))
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    again = open_pair(root, stars=STARS, seed=3)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    xr.testing.assert_identical(again.spectra, pair.spectra)
+    assert [path.name for path in (root / "cache").glob("unfinished*")] == []
+    with pytest.raises(ValueError, match="10 to 19800"):
+        open_pair(root, stars=20_000)
+
+
+def test_full_catalogue_has_the_numbers_of_the_real_one():
+    table = pairs.draw_catalogue(19_800)
+    assert table.drop(index=11_215).APOGEE_ID.nunique() == 19_001
+    assert table.SNR.min() >= 200
+
+
+def test_apogee_spectra_of_the_pair(pair):
+    names = pair.labels.index[:4]
+    spectra = pairs.apogee_spectra(pair.catalogue, names)
+    good = np.isfinite(spectra.error.values)
+    assert spectra.sizes == {"star": 4, "wavelength": 8575}
+    assert np.isfinite(spectra.flux).all()
+    gap = spectra.sel(wavelength=slice(15825, 15860))
+    assert not np.isfinite(gap.error).any()
+    assert good.mean() == pytest.approx(7801 / 8575, abs=0.01)
+
+
+def test_line_table_covers_the_range_and_fits_the_other():
+    lines, apogee = pairs.wide_lines(), pairs.read_lines()
+    outside = lines.iloc[len(apogee) :]
+    assert len(outside.merge(apogee, on=["species", "wavelength"])) == 0
+    metals = outside[~outside.species.isin(["H I"])]
+    assert not metals.wavelength.between(15140, 16960).any()
+    paschen = 1e8 / (109677.58 * (1 / 9 - 1 / 25))
+    assert np.abs(lines.query("species == 'H I'").wavelength - paschen).min() < 0.1
+    # K I doublet and Al I in vacuum (air 12522.13, 13150.75 of the literature)
+    for species, wavelength in (("K I", 12525.56), ("Al I", 13154.35), ("Ca I", 13138.53)):
+        assert np.abs(lines.wavelength[lines.species == species] - wavelength).min() < 0.05
+    heads = outside.query("species == 'CN'").wavelength
+    assert heads.between(10900, 11000).sum() > 50  # the 0-0 band
+
+
+def test_velocity_of_a_shifted_model():
+    wave = np.arange(15000, 17000, 1.1)
+    labels = pd.DataFrame({"teff": [4400], "logg": [1.8], "fe_h": [-0.7], "mg_fe": [0.3], "si_fe": [0.2]})
+    model = synthesize(labels, wave, 2700).isel(star=0)
+    shifted = model.copy(data=np.interp(wave / (1 - 42 / 299792.458), wave, model))
+    velocity, correlation = velocity_of(shifted, model)
+    assert velocity == pytest.approx(-42, abs=2)
+    assert correlation > 0.99
+
+
+def test_real_jwst_spectra_look_like_models_of_their_apogee_labels(shared_data):
+    folder = shared_data / "nirspec-m71"
+    if not folder.is_dir():
+        pytest.skip("the NIRSpec spectra of M71 are not here")
+    labels = pd.read_csv(folder / "M71_xmatch_sources.csv", index_col="source_name")
+    star = "2609_49"
+    spectrum = read_spec1d(next(folder.glob(f"spec1d_*_source_{star}.fits")))
+    assert spectrum.star.item() == star
+    assert 9600 < float(spectrum.wavelength[0]) < 9700
+    good = np.isfinite(spectrum.error.values[0])
+    one = spectrum.isel(star=0, wavelength=good).sel(wavelength=slice(15000, 17000))
+    flat = one.flux.copy(data=flatten(one.wavelength.values, one.flux.values))
+    wave = np.arange(14900, 17100, 1.1)
+    model = synthesize(labels.loc[[star]], wave, 2700, pairs.wide_lines()).isel(star=0)
+    model = model.copy(data=flatten(wave, model.values))
+    velocity, correlation = velocity_of(flat, model)
+    assert correlation > 0.65
+    assert -60 < velocity < 20  # M71 recedes with -23 km/s, JWST itself moves with up to 30
+
+
+def test_spec1d_without_a_spectrum_is_refused(tmp_path):
+    from astropy.io import fits
+
+    fits.HDUList([fits.PrimaryHDU()]).writeto(tmp_path / "spec1d_x.fits")
+    with pytest.raises(ValueError, match="no optimally extracted spectrum"):
+        read_spec1d(tmp_path / "spec1d_x.fits")

@@ -1,0 +1,128 @@
+"""The notebooks as programs: on real input over HTTP, and what happens when a cell fails."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNNER = ROOT / "tools" / "run_notebooks.py"
+
+
+def run(*arguments, **environment):
+    """Run tools/run_notebooks.py; returns the finished process."""
+    command = [sys.executable, str(RUNNER), *map(str, arguments)]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=900)
+
+
+def text_of(path):
+    """All text that the cells of an executed notebook put out."""
+    outputs = [out for cell in nbformat.read(path, 4).cells for out in cell.get("outputs", [])]
+    return "\n".join(out.get("data", {}).get("text/markdown", "") or out.get("text", "") for out in outputs)
+
+
+def write_notebook(path, *cells):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_a_failing_cell_stops_the_run_and_is_named(tmp_path):
+    bad = write_notebook(tmp_path / "1_bad.ipynb", "x = 1", "1 / 0", "y = 2")
+    never = write_notebook(tmp_path / "2_never.ipynb", "x = 1")
+    before = bad.read_text()
+    result = run(bad, never)
+    assert result.returncode == 1
+    assert "1_bad.ipynb, cell 2 of 3 failed" in result.stdout
+    assert "ZeroDivisionError" in result.stderr
+    assert "2_never" not in result.stdout
+    assert bad.read_text() == before, "a notebook that fails is not overwritten"
+
+
+def test_notebooks_are_left_untouched_when_copies_are_asked_for(tmp_path):
+    good = write_notebook(tmp_path / "good.ipynb", "6 * 7")
+    before = good.read_text()
+    assert run(good, "--into", tmp_path / "build").returncode == 0
+    assert good.read_text() == before
+    assert "42" in (tmp_path / "build" / "good.ipynb").read_text()
+    assert run(good).returncode == 0
+    assert "42" in good.read_text()
+
+
+@pytest.fixture(scope="module")
+def real(shared_data, tmp_path_factory):
+    """Notebooks 01-04 run with LAB_SURVEY=dr17 on the replica of the archive, served over HTTP."""
+    from sdss_server import serving
+
+    folder = tmp_path_factory.mktemp("dr17")
+    (folder / "data").mkdir()
+    for file in (shared_data / "course").iterdir():
+        shutil.copy(file, folder / "data")
+    config = folder / "config" / "astropy"
+    config.mkdir(parents=True)
+    with serving(shared_data / "dr17-replica") as server:
+        addresses = f"[sdss]\nskyserver_baseurl = {server.url}\nsas_baseurl = {server.url}/sas\n"
+        (config / "astroquery.cfg").write_text(addresses)
+        settings = {
+            "LAB_SURVEY": "dr17",
+            "LAB_DATA": str(folder / "data"),
+            "LAB_FIGURES": str(folder / "figures"),
+            "LAB_STUDENT": "Cecilia Payne-Gaposchkin",
+            "XDG_CONFIG_HOME": str(folder / "config"),
+        }
+        notebooks = sorted((ROOT / "notebooks").glob("0[1-4]*.ipynb"))
+        result = run(*notebooks, "--into", folder / "build", **settings)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+    return folder
+
+
+def test_notebooks_run_on_the_real_layout(real):
+    built = sorted((real / "build").glob("*.ipynb"))
+    assert len(built) == 4
+    assert all("'APOGEE DR17'" in path.read_text() for path in built)
+    assert "151 stars" in text_of(built[0])
+    assert sorted((real / "data" / "dr17").rglob("apStar-dr17-*.fits"))
+
+
+def test_checkpoints_carry_the_students_name(real):
+    names = sorted(path.name for path in (real / "figures").iterdir())
+    assert names == [f"Cecilia_Payne-Gaposchkin_lab2_cp{number}.pdf" for number in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def validation():
+    """The variables of notebook 04, run on the simulated survey."""
+    path = ROOT / "notebooks" / "04_cross_validation.ipynb"
+    source = "\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
+    source = source[: source.index("prediction_figure, ax")]
+    variables = {}
+    plt.switch_backend("agg")
+    exec(compile(source, path.name, "exec"), variables)
+    plt.close("all")
+    return variables
+
+
+def test_cross_validation_reaches_what_the_assignment_asks_for(validation):
+    summary = validation["summary"]
+    assert validation["survey"].name == "simulated"
+    for kind in ("std", "1.4826 MAD"):
+        assert summary.loc["teff", kind] <= 30
+        assert summary.loc["fe_h", kind] <= 0.02
+    assert abs(summary.loc["teff", "median"]) < 10
+    assert abs(summary.loc["fe_h", "median"]) < 0.01
+    assert validation["fitted"].converged.mean() > 0.99
+
+
+def test_the_gradient_finds_the_magnesium_lines_in_vacuum(validation):
+    cannon, labels, training = (validation[name] for name in ("cannon", "labels", "training"))
+    gradient = cannon.gradient(labels.loc[training].median().to_frame("median").T).sel(star="median", label="mg_fe")
+    for line in (15753.20, 15770.11):
+        near = np.flatnonzero(np.abs(gradient.wavelength.values - line) < 3)
+        deepest = near[np.argmin(gradient.values[near])]
+        assert abs(deepest - np.argmin(np.abs(gradient.wavelength.values - line))) <= 1

@@ -1,0 +1,148 @@
+"""The house in order: notebooks whole and complete, README true, environment files in step."""
+
+import ast
+import re
+import sys
+import tomllib
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+BERKELEY = {
+    "01": ["Problem 1", "Problem 2"],
+    "02": ["Problem 2", "Problem 3", "Problem 4"],
+    "03": ["Problem 5", "Problem 6(a)", "Problem 6(b)", "Problem 6(c)", "Problem 6(d)", "Problem 7", "Problem 8"],
+    "04": ["Problem 9", "Problem 10"],
+    "05": ["Problem 11", "Problem 13", "Problem 14"],
+    "06": ["Problem 12"],
+    "07": ["Question 5.1", "Question 5.2", "Question 5.3", "Question 5.4", "Question 5.5", "Problem 15"],
+    "08": [f"Question 2.{number}" for number in range(1, 7)],
+}
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_of(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def named(paths):
+    return [pytest.param(path, id=path.stem) for path in paths]
+
+
+def test_there_are_notebooks():
+    assert [path.stem[:2] for path in NOTEBOOKS] == sorted(BERKELEY)[: len(NOTEBOOKS)]
+    assert len(NOTEBOOKS) >= 4
+
+
+@pytest.mark.parametrize("path", named(NOTEBOOKS))
+def test_outputs_are_those_of_one_run_without_errors(path):
+    cells = code_of(path)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert path.stat().st_size < 2_500_000
+
+
+@pytest.mark.parametrize("path", named(NOTEBOOKS))
+def test_every_question_has_its_heading(path):
+    headings = "\n".join(re.findall(r"^#+ .*", "\n".join(c.source for c in read(path).cells), flags=re.M))
+    missing = [question for question in BERKELEY[path.stem[:2]] if f"## {question}" not in headings]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", named(NOTEBOOKS))
+def test_cells_are_short_and_led_by_a_sentence(path):
+    cells = read(path).cells
+    lengths = sorted(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code")
+    assert lengths[-1] <= 30
+    assert sum(length > 22 for length in lengths) <= 1, "one definition may be longer"
+    led = [before.cell_type == "markdown" for before, cell in pairwise(cells) if cell.cell_type == "code"]
+    assert sum(led) >= 0.7 * len(led)
+
+
+def test_notebooks_open_alike():
+    assert len({code_of(path)[0].source for path in NOTEBOOKS}) == 1
+
+
+def test_no_function_is_defined_in_two_notebooks():
+    defined = {
+        path.stem: set(re.findall(r"^def (\w+)", "\n".join(c.source for c in code_of(path)), re.M))
+        for path in NOTEBOOKS
+    }
+    for (one, first), (other, second) in combinations(defined.items(), 2):
+        assert not first & second, f"{one} and {other} both define {first & second}"
+
+
+@pytest.mark.parametrize("path", named(NOTEBOOKS))
+def test_no_path_of_a_machine_is_in_a_notebook(path):
+    text = path.read_text()
+    assert not re.search(r"(?<![\w./…>])/(home|Users|root|tmp|work|mnt|private)/", text)
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
+
+
+def dependencies():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return {name.lower() for name in project["dependencies"] + project["optional-dependencies"]["test"]}
+
+
+def test_environment_files_are_in_step():
+    conda = {"pytorch": "torch", "pytables": "tables"}
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
+    versions = dict(entry.split("==") for entry in pip)
+    versions |= dict(
+        entry.split("=") for entry in listed if isinstance(entry, str) and re.fullmatch(r"[\w-]+=[^=]+", entry)
+    )
+    versions = {conda.get(name, name): version for name, version in versions.items()}
+    assert versions.keys() == dependencies()
+    assert {name: pins()[name] for name in versions} == versions
+    assert pins()["torch"] == "2.13.0"
+
+
+def imported(path):
+    """Top-level names of the modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name.split(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+
+
+def test_imports_are_declared():
+    files = [path for folder in ("labtools", "tools", "tests") for path in ROOT.glob(f"{folder}/*.py")]
+    own = {path.stem for path in files} | {"labtools"} | set(sys.stdlib_module_names)
+    names = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
+    for path in files:
+        outside = {names.get(name, name) for name in set(imported(path)) - own}
+        assert outside <= dependencies(), f"{path.name} imports {outside - dependencies()}"
+
+
+def test_readme_names_what_exists():
+    text = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+    makefile = (ROOT / "Makefile").read_text()
+    for command in re.findall(r"make (lab|notebooks|test|lint|bench|doctor|\w+)\b", text):
+        assert f"\n{command}:" in makefile, command
+    for path in NOTEBOOKS:
+        assert path.name in text
+
+
+def test_files_are_of_a_size_to_clone():
+    for path in [*ROOT.glob("data/*"), *ROOT.glob("figures/*"), *ROOT.glob("labtools/*")]:
+        if path.is_file() and path.suffix not in (".npz", ".fits"):
+            assert path.stat().st_size < 3_000_000, path.name

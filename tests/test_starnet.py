@@ -1,0 +1,181 @@
+"""Networks: their size, that they learn, repeat, resume and reload, and what they refuse."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from sklearn.metrics import r2_score
+from sklearn.preprocessing import StandardScaler
+
+from labtools import starnet, training
+from labtools.starnet import SmallNet, StarNet, TrainedNet, scores, split_stars
+from labtools.training import Recipe, train
+
+
+def toy(number, seed, pixels=96, noise=0.002):
+    """Spectra with two lines whose depths are two labels, and the labels (in odd units)."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-1, 1, (number, 2))
+    pixel = np.arange(pixels)
+    lines = np.exp(-0.5 * ((pixel - np.array([[30], [60]])) / 2) ** 2)
+    flux = 1 - (0.2 + 0.1 * x) @ lines + noise * rng.standard_normal((number, pixels))
+    stars = [f"s{seed}-{i}" for i in range(number)]
+    axes = ("star", "wavelength")
+    arrays = {"flux": (axes, flux), "error": (axes, np.full(flux.shape, noise))}
+    spectra = xr.Dataset(arrays, coords={"star": stars, "wavelength": 15000.0 + pixel})
+    labels = pd.DataFrame({"teff": 4500 + 300 * x[:, 0], "fe_h": 0.3 * x[:, 1] - 0.2}, index=stars)
+    return spectra, labels
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return [*toy(200, 1), *toy(50, 2)]
+
+
+QUICK = Recipe(epochs=6, rate=3e-3, batch=32)
+
+
+@pytest.fixture(scope="module")
+def net(sets):
+    return train(*sets, "StarNet", QUICK)
+
+
+def test_starnet_has_the_published_number_of_parameters():
+    by_hand = (8 + 1) * 4 + (4 * 8 + 1) * 16 + (16 * ((8192 - 14) // 4) + 1) * 256 + 257 * 128 + 129 * 3
+    assert sum(p.numel() for p in StarNet(8192, 3).parameters()) == by_hand == 8_406_327
+
+
+@pytest.mark.parametrize("kind", [StarNet, SmallNet])
+def test_output_shape_and_too_few_pixels(kind):
+    assert kind(96, 3)(torch.zeros(5, 96)).shape == (5, 3)
+    with pytest.raises(ValueError, match="too few"):
+        kind(9, 3)
+
+
+def test_it_learns(net):
+    spectra, labels = toy(80, 3)
+    predicted = net.predict(spectra)
+    assert net.history.training.iloc[-1] < 0.2 * net.history.training.iloc[0]
+    assert (scores(predicted, labels).R2 > 0.9).all()
+
+
+def test_same_seed_same_numbers_other_seed_others(sets, net):
+    again = train(*sets, "StarNet", QUICK)
+    other = train(*sets, "StarNet", Recipe(seed=1, epochs=1))
+    pd.testing.assert_frame_equal(again.predict(sets[2]), net.predict(sets[2]))
+    assert other.history.training[0] != net.history.training[0]
+
+
+def test_saved_network_predicts_identically(net, sets, tmp_path):
+    net.save(tmp_path / "net.pt")
+    loaded = TrainedNet.load(tmp_path / "net.pt")
+    pd.testing.assert_frame_equal(loaded.predict(sets[2]), net.predict(sets[2]), check_exact=True)
+    pd.testing.assert_frame_equal(loaded.history, net.history, check_exact=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
+
+
+def test_interrupted_training_goes_on_to_the_same_end(sets, net, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "KEEP_EVERY", 0.0)
+    epoch = training._State.epoch
+
+    def interrupted(state, *rest):
+        if len(state.history) == 3:
+            raise KeyboardInterrupt
+        return epoch(state, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._State, "epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(*sets, "StarNet", QUICK, tmp_path / "c.pt")
+    resumed = train(*sets, "StarNet", QUICK, tmp_path / "c.pt")
+    pd.testing.assert_frame_equal(resumed.predict(sets[2]), net.predict(sets[2]), check_exact=True)
+    monkeypatch.setattr(training._State, "epoch", None)  # a finished training is read, not repeated
+    cached = train(*sets, "StarNet", QUICK, tmp_path / "c.pt")
+    pd.testing.assert_frame_equal(cached.predict(sets[2]), net.predict(sets[2]), check_exact=True)
+
+
+@pytest.mark.parametrize("spoil", ["cut short", "other recipe"])
+def test_checkpoint_that_does_not_fit_is_not_used(sets, tmp_path, spoil):
+    path = tmp_path / "c.pt"
+    first = train(*sets, "SmallNet", Recipe(epochs=1, seed=5), path)
+    if spoil == "cut short":
+        path.write_bytes(path.read_bytes()[:1000])
+    recipe = Recipe(epochs=1, seed=5 if spoil == "cut short" else 6)
+    second = train(*sets, "SmallNet", recipe, path)
+    assert second.history.equals(first.history) == (spoil == "cut short")
+
+
+def test_stranger_s_pickle_is_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "run"), "w"))
+
+    torch.save({"architecture": Trap()}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match="no file of a saved network"):
+        TrainedNet.load(tmp_path / "evil.pt")
+    assert not (tmp_path / "run").exists()
+
+
+def test_masked_pixels_do_not_count(net, sets):
+    spectra = sets[2].copy(deep=True)
+    spectra["error"][:, 10:20] = np.inf
+    wild = spectra.copy(deep=True)
+    wild["flux"][:, 10:20] = 1e4
+    pd.testing.assert_frame_equal(net.predict(wild), net.predict(spectra))
+
+
+def test_labels_are_scaled_as_scikit_learn_does(sets):
+    spectra, labels = sets[:2]
+    scaled = starnet.to_targets(spectra, labels, tuple(labels), starnet.scales(spectra, labels))
+    np.testing.assert_allclose(scaled, StandardScaler().fit_transform(labels), atol=1e-6)
+
+
+def test_predicted_errors_cover(sets):
+    net = train(*sets, "SmallNet", Recipe(epochs=40, step=20, errors=True, rate=3e-3))
+    spectra, labels = toy(400, 4)
+    predicted = net.predict(spectra)
+    for label in labels:
+        pull = (predicted[label] - labels[label]) / predicted[f"{label}_err"]
+        assert 0.45 < (pull.abs() < 1).mean() < 0.9
+
+
+def test_early_stopping_and_best_weights(sets):
+    spectra, labels, validation, truth = sets
+    nonsense = labels.sample(frac=1, random_state=1).set_axis(labels.index)
+    net = train(spectra, nonsense, validation, truth, "SmallNet", Recipe(epochs=40, patience=3, rate=3e-3))
+    assert len(net.history) < 40
+    scaled = (net.predict(validation) - truth) / net.scale["label_std"]
+    assert (scaled**2).to_numpy().mean() == pytest.approx(net.history.validation.min(), rel=1e-4)
+
+
+def test_split_is_5_1_2_disjoint_and_by_star():
+    stars = pd.Index([f"s{i}" for i in range(800)] + ["s0", "s1"])
+    groups = split_stars(stars, seed=42)
+    assert [group.nunique() for group in groups] == [500, 100, 200]
+    assert sum(map(len, groups)) == 802
+    assert not set(groups[0]) & set(groups[1]) | set(groups[1]) & set(groups[2]) | set(groups[0]) & set(groups[2])
+    assert not split_stars(stars, seed=43)[0].equals(groups[0])
+
+
+def test_scores_against_scikit_learn(net, sets):
+    predicted, truth = net.predict(sets[2]), sets[3]
+    table = scores(predicted, truth.sample(frac=1, random_state=0))
+    for label in truth:
+        assert table.R2[label] == pytest.approx(r2_score(truth[label], predicted[label]))
+        assert table.rmse[label] == pytest.approx(np.sqrt(np.mean((predicted[label] - truth[label]) ** 2)))
+
+
+def test_bad_input_is_refused(sets, net):
+    spectra, labels, *rest = sets
+    with pytest.raises(ValueError, match="not finite, first: s1-0"):
+        train(spectra, labels.replace(labels.fe_h.iloc[0], np.nan), *rest)
+    with pytest.raises(ValueError, match="training set needs stars"):
+        train(spectra, labels.iloc[1:], *rest)
+    shifted = spectra.assign_coords(wavelength=spectra.wavelength + 1)
+    with pytest.raises(ValueError, match="different wavelength grids"):
+        train(shifted, labels, *rest)
+    with pytest.raises(ValueError, match="another wavelength grid"):
+        net.predict(shifted)
+    with pytest.raises(ValueError, match="try a learning rate below"):
+        train(*sets, "SmallNet", Recipe(rate=1e25))
