@@ -85,6 +85,11 @@ class SimulatedSurvey(Survey):
     def _folders(self):
         return [self._folder()]
 
+    @property
+    def version(self):
+        """What the data depend on: version, seed and a digest of the code that made them."""
+        return self._folder().name
+
     def catalog(self):
         """All stars of the survey, uncut: see `labtools.catalog.tidy`."""
         catalog = read_tables(self._folder())
@@ -109,7 +114,7 @@ class SimulatedSurvey(Survey):
 class SdssSurvey(Survey):
     """APOGEE in SDSS DR17, fetched from the addresses in `astroquery.sdss.conf` and kept in `root`/dr17."""
 
-    name = "dr17"
+    name = version = "dr17"
     title = "APOGEE DR17"
 
     def _folders(self):

@@ -35,6 +35,14 @@ def design_slopes(x):
     return np.concatenate([constant, products], axis=-2)
 
 
+def _design_bends(labels):
+    """Second derivatives (T, K, K) of the design vector of K labels, which are constants."""
+    one = np.eye(labels)
+    i, j = np.triu_indices(labels)
+    products = one[i][:, :, None] * one[j][:, None, :]
+    return np.concatenate([np.zeros((1 + labels, labels, labels)), products + products.swapaxes(1, 2)])
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Cannon:
     """A trained model.
@@ -111,6 +119,8 @@ class Cannon:
         -------
         A (star, T, T), b (star, T), c (star,), and the number of pixels that count (star,).
         """
+        if not spectra.sizes["star"]:
+            raise ValueError("there is no star in these spectra")
         if not np.array_equal(spectra.wavelength.values, self.wavelength):
             raise ValueError("the spectra are not on the wavelengths of the model: normalize them on the same grid")
         i, j = np.triu_indices(self.theta.shape[1])
@@ -127,7 +137,7 @@ class Cannon:
     def fit(self, spectra, starts=3):
         """Labels of stars, by least squares.
 
-        All stars are fitted together by Levenberg-Marquardt steps on their quadratic forms. To keep out of local
+        All stars are fitted together by damped Newton steps (Levenberg 1944) on their quadratic forms. To keep out of local
         minima each star starts from `starts` places: the training stars whose model spectra fit it best, the second
         and later ones at least one standard deviation away from those before.
 
@@ -149,8 +159,8 @@ class Cannon:
         if not usable.all():
             names = _some(spectra.star.values[~usable])
             warnings.warn(f"no usable pixel in {names}: their labels are NaN", stacklevel=2)
-        a, b, c = a[usable], b[usable], c[usable]
-        trials = np.stack([_levenberg_marquardt(a, b, c, x) for x in self._starting_points(a, b, c, starts)])
+        a, b, c = _about_the_mean(a[usable], b[usable], c[usable])
+        trials = np.stack([_minimize(a, b, c, x) for x in self._starting_points(a, b, c, starts)])
         chi2 = np.stack([_chi2(a, b, c, x) for x in trials])
         best = np.argmin(chi2, axis=0)
         x = trials[best, np.arange(len(best))]
@@ -197,7 +207,7 @@ class Cannon:
 
     def _starting_points(self, a, b, c, number):
         """Scaled labels (number, star, K) of training stars that fit best and differ from one another."""
-        v = design(self.examples)
+        v = _departure(self.examples)
         i, j = np.triu_indices(v.shape[1])
         twice = np.where(i == j, 1.0, 2.0)
         score = a[:, i, j] @ (v[:, i] * v[:, j] * twice).T - 2 * b @ v.T + c[:, None]
@@ -320,37 +330,53 @@ def _improve_scatter(residual, variance, s2, steps=4):
     return s2, 1 / w.mean(axis=0)
 
 
-def _chi2(a, b, c, x):
-    """χ² (n,) of scaled labels x (n, K)."""
+def _about_the_mean(a, b, c):
+    """The same χ² in terms of the departure of the design vector from that of the mean star, (1, 0, 0, ...).
+
+    χ² is what is left of terms a hundred thousand times larger, the squares of all fluxes; without them an optimizer
+    can tell smaller steps apart.
+    """
+    return a, b - a[:, :, 0], c - 2 * b[:, 0] + a[:, 0, 0]
+
+
+def _departure(x):
+    """Design vectors without their leading 1."""
     v = design(x)
+    v[..., 0] = 0
+    return v
+
+
+def _chi2(a, b, c, x):
+    """χ² (n,) of scaled labels x (n, K), by a quadratic form about the mean star."""
+    v = _departure(x)
     return np.vecdot(v, np.matvec(a, v) - 2 * b) + c
 
 
 def _slope_and_curvature(a, b, x):
     """Half the gradient (n, K) of χ² and half its Gauss-Newton second derivative (n, K, K)."""
-    v, jacobian = design(x), design_slopes(x)
+    v, jacobian = _departure(x), design_slopes(x)
     transposed = np.swapaxes(jacobian, 1, 2)
     return np.matvec(transposed, np.matvec(a, v) - b), transposed @ (a @ jacobian)
 
 
-def _levenberg_marquardt(a, b, c, x, rounds=200):
-    """Scaled labels (n, K) that minimize χ² of every star, from starting points x (n, K)."""
-    x = x.copy()
+def _minimize(a, b, c, x, rounds=100):
+    """Scaled labels (n, K) that minimize χ² of every star: damped Newton steps from starting points x (n, K)."""
+    x, bends = x.copy(), _design_bends(x.shape[1])
     damping = np.full(len(x), 1e-3)
     active = np.arange(len(x))
     chi2 = _chi2(a, b, c, x)
     for _ in range(rounds):
         aa, bb, cc = a[active], b[active], c[active]
         slope, curvature = _slope_and_curvature(aa, bb, x[active])
-        raised = curvature * (1 + damping[active, None, None] * np.eye(x.shape[1]))
+        bend = np.tensordot(np.matvec(aa, _departure(x[active])) - bb, bends, 1)
+        raised = curvature * (1 + damping[active, None, None] * np.eye(x.shape[1])) + bend
         step = -np.linalg.solve(raised, slope[..., None])[..., 0]
         new = _chi2(aa, bb, cc, x[active] + step)
         better = new <= chi2[active]
         x[active[better]] += step[better]
         chi2[active[better]] = new[better]
         damping[active] = np.clip(np.where(better, damping[active] / 10, damping[active] * 10), 1e-12, 1e12)
-        promised = -np.vecdot(slope, step)
-        active = active[(promised > 1e-10) & (damping[active] < 1e12)]
+        active = active[(np.abs(np.vecdot(slope, step)) > 1e-10) & (damping[active] < 1e12)]
         if not active.size:
             break
     return x

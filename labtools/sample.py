@@ -28,7 +28,7 @@ def normalized_giants(survey, degree=2):
         return spectra[["flux", "error"]].astype("float32")
 
     made_by = (
-        survey.title,
+        survey.version,
         tuple(giants.index),
         giants.snr.to_numpy(),
         pixels.values,

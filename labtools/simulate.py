@@ -1,7 +1,7 @@
 """The simulated survey: an archive in the formats and folders of SDSS DR17, from forward-model spectra.
 
 The model is that of `labtools.synthesis`; stars and catalogue are those of `labtools.population`. Everything is drawn
-from one seed, and the folder is named after the version, the seed and the line table.
+from one seed, and the folder is named after the version, the seed, and a digest of the code and the line table.
 """
 
 import io
@@ -27,7 +27,7 @@ from labtools.synthesis import LINE_TABLE, complete_labels, synthesize
 
 __all__ = ["GRID", "SEED", "continuum_map", "observe", "read_truth", "write_survey"]
 
-VERSION = 10
+VERSION = 11
 SEED = 128
 GRID = np.r_[322:3242, 3648:6048, 6412:8306]
 """Pixels of the combined spectra, three runs, that make the 7214-pixel grid of the lab."""
@@ -116,8 +116,9 @@ def _visit(source, star, rng):
     mask[air] |= 1 << 13
     flux = source + error * rng.standard_normal(source.size)
     hits = rng.choice(source.size, rng.poisson(12), replace=False)
-    flux[hits] += source[hits] * rng.uniform(0.1, 1.5, hits.size)
-    mask[hits[rng.random(hits.size) < 0.99]] |= 1 << 1
+    size = rng.uniform(0.1, 1.5, hits.size)
+    flux[hits] += source[hits] * size
+    mask[hits[(size > 0.4) | (rng.random(hits.size) < 0.95)]] |= 1 << 1
     for bit, number in ((0, 25), (3, 2), (4, 12), (5, 20), (7, 2)):
         bad = rng.choice(source.size, rng.poisson(number), replace=False)
         flux[bad] *= rng.uniform(0.5, 1.3, bad.size)
@@ -206,7 +207,9 @@ def continuum_map():
 
 
 def _key(seed):
-    content = f"{VERSION} {seed}".encode() + LINE_TABLE.read_bytes()
+    makers = ("apstar", "atmosphere", "population", "simulate", "synthesis")
+    sources = [Path(__file__).with_name(f"{name}.py") for name in makers]
+    content = b"".join(path.read_bytes() for path in (LINE_TABLE, *sources))
     return f"v{VERSION}-seed{seed}-{sha256(content).hexdigest()[:8]}"
 
 

@@ -10,9 +10,10 @@ import xarray as xr
 from scipy import fft, sparse
 from scipy.special import dawsn
 
-from .atmosphere import ATOMS, MOLECULES, h_minus, hydrostatic, populations, rosseland_opacity
+from labtools.apstar import WAVELENGTH
+from labtools.atmosphere import ATOMS, MOLECULES, h_minus, hydrostatic, populations, rosseland_opacity
 
-__all__ = ["air_to_vacuum", "apogee_wavelength", "complete_labels", "read_lines", "synthesize"]
+__all__ = ["air_to_vacuum", "complete_labels", "read_lines", "synthesize"]
 
 LINE_TABLE = Path(__file__).resolve().parents[1] / "data" / "lines.csv"
 LIGHT = 299792.458  # km / s
@@ -24,11 +25,6 @@ STARK = 80.0  # km / s, half width of the Brackett lines
 DAMPING = 10**-7.1  # s^-1 cm^3, van der Waals width per H atom at 10,000 K: typical of neutral metals
 STRONG = 1.9  # log10 of strength from which a line gets damping wings
 REQUIRED = ("teff", "logg", "fe_h", "mg_fe", "si_fe")
-
-
-def apogee_wavelength():
-    """The 8575 vacuum wavelengths (Angstrom) of APOGEE's combined spectra: log10 = 4.179 + 6e-6 i."""
-    return 10 ** (4.179 + 6e-6 * np.arange(8575))
 
 
 def air_to_vacuum(wavelength):
@@ -227,11 +223,11 @@ def _chunk(model, full):
 def synthesize(labels, wavelength=None, resolution=22500, lines=None, chunk=25):
     """Continuum-normalized spectra of stars with `labels` (DataFrame; see `complete_labels`).
 
-    `wavelength`: increasing vacuum Angstrom, default `apogee_wavelength()`; `resolution`: lambda / FWHM;
+    `wavelength`: increasing vacuum Angstrom, default `labtools.apstar.WAVELENGTH`; `resolution`: lambda / FWHM;
     `lines`: a table as from `read_lines()`. Returns a float32 DataArray (star, wavelength) in (0, 1].
     Raises ValueError for labels that are missing, not finite or far from cool stars, and for a bad grid.
     """
-    wavelength = apogee_wavelength() if wavelength is None else np.asarray(wavelength, dtype=float)
+    wavelength = WAVELENGTH if wavelength is None else np.asarray(wavelength, dtype=float)
     if wavelength.ndim != 1 or len(wavelength) < 2 or not (np.diff(wavelength) > 0).all():
         raise ValueError("wavelength must be one-dimensional and increasing (Angstrom, vacuum)")
     if not resolution > 0:

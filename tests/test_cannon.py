@@ -234,6 +234,8 @@ def test_input_that_does_not_fit_the_model(taught):
     spectra, labels, model = taught
     with pytest.raises(ValueError, match="wavelengths"):
         model.fit(spectra.isel(wavelength=slice(100)))
+    with pytest.raises(ValueError, match="no star"):
+        model.fit(spectra.isel(star=[]))
     with pytest.raises(ValueError, match="missing: logg"):
         model.predict(labels.drop(columns="logg"))
     with pytest.raises(ValueError, match="star001"):

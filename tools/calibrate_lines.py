@@ -20,7 +20,8 @@ from line_targets import Target, branch_labels, mystery_labels, read_mystery
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
-from labtools.synthesis import apogee_wavelength, synthesize
+from labtools.apstar import WAVELENGTH
+from labtools.synthesis import synthesize
 
 MG_STRONG = np.array([15753.20, 15770.11])
 WINDOW = 1.3  # Angstrom on either side of a line in which its strength shows
@@ -215,7 +216,7 @@ def edge_lines(target, mystery, lines, units):
     flux, _, good = read_mystery(mystery)
     inside = np.zeros(8575, bool)
     inside[target.pixels] = True
-    wave, star = apogee_wavelength(), mystery_labels()
+    wave, star = WAVELENGTH, mystery_labels()
     result = []
     for low, high in ((213, 322), (3242, 3308), (3553, 3648), (6048, 6116), (6309, 6412), (8306, 8369)):
         span = np.arange(max(low - 150, 0), min(high + 150, 8575))

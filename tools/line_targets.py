@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from astropy.io import fits
 
-from labtools.synthesis import apogee_wavelength
+from labtools.apstar import WAVELENGTH
 
 __all__ = ["Target", "branch_labels", "mystery_labels", "read_mystery"]
 
@@ -22,7 +22,7 @@ class Target:
         self.scatter = np.loadtxt(Path(folder) / "scatter.txt")
         self.trusted = np.load(continuum)["trusted"]
         self.pixels = np.concatenate([np.arange(*c) for c in CHIPS])
-        self.wavelength = apogee_wavelength()[self.pixels]
+        self.wavelength = WAVELENGTH[self.pixels]
 
     def flux(self, labels):
         x = labels[["teff", "logg", "fe_h", "mg_fe"]].to_numpy() - ORIGIN
