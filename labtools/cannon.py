@@ -5,42 +5,26 @@ scaled labels and all their products (T = 1 + K + K(K+1)/2 terms), and the varia
 error of that pixel and an intrinsic scatter of the model.
 """
 
-import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from threadpoolctl import threadpool_limits
+
+from labtools.quadratic import (
+    about_the_mean,
+    chi_square,
+    departure,
+    design,
+    design_slopes,
+    maximize_pixels,
+    minimize,
+    slope_and_curvature,
+    symmetric,
+)
 
 __all__ = ["Cannon", "design", "design_slopes"]
-
-
-def design(x):
-    """Design vectors (..., T) of scaled labels x (..., K): 1, the labels, their products with i <= j."""
-    x = np.asarray(x, float)
-    i, j = np.triu_indices(x.shape[-1])
-    return np.concatenate([np.ones((*x.shape[:-1], 1)), x, x[..., i] * x[..., j]], axis=-1)
-
-
-def design_slopes(x):
-    """Derivatives (..., T, K) of the design vector with respect to the scaled labels x (..., K)."""
-    x = np.asarray(x, float)
-    one = np.eye(x.shape[-1])
-    i, j = np.triu_indices(x.shape[-1])
-    products = x[..., i, None] * one[j] + x[..., j, None] * one[i]
-    constant = np.broadcast_to(np.vstack([np.zeros_like(one[:1]), one]), (*x.shape[:-1], 1 + len(one), len(one)))
-    return np.concatenate([constant, products], axis=-2)
-
-
-def _design_bends(labels):
-    """Second derivatives (T, K, K) of the design vector of K labels, which are constants."""
-    one = np.eye(labels)
-    i, j = np.triu_indices(labels)
-    products = one[i][:, :, None] * one[j][:, None, :]
-    return np.concatenate([np.zeros((1 + labels, labels, labels)), products + products.swapaxes(1, 2)])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,7 +78,7 @@ class Cannon:
         v = design(x)
         _check_training(spectra, labels.columns, x, v, scale)
         flux, variance = _flux_and_variance(spectra)
-        theta, s2 = _maximize_pixels(v, flux, variance)
+        theta, s2 = maximize_pixels(v, flux, variance)
         return cls(tuple(labels.columns), offset, scale, spectra.wavelength.values.astype(float), theta, s2, x)
 
     def predict(self, labels):
@@ -130,16 +114,16 @@ class Cannon:
             flux, variance = _flux_and_variance(spectra.isel(star=slice(start, start + chunk)))
             weight = 1 / (variance + self.s2)
             weighted = weight * flux
-            a = _symmetric(weight @ products, i, j)
+            a = symmetric(weight @ products, i, j)
             parts.append((a, weighted @ self.theta, np.vecdot(weighted, flux), np.count_nonzero(weight, axis=1)))
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def fit(self, spectra, starts=3):
         """Labels of stars, by least squares.
 
-        All stars are fitted together by damped Newton steps (Levenberg 1944) on their quadratic forms. To keep out of local
-        minima each star starts from `starts` places: the training stars whose model spectra fit it best, the second
-        and later ones at least one standard deviation away from those before.
+        All stars are fitted together by damped Newton steps on their quadratic forms. To keep out of local minima each
+        star starts from `starts` places: the training stars whose model spectra fit it best, the second and later ones
+        at least one standard deviation away from those before.
 
         Returns
         -------
@@ -159,12 +143,12 @@ class Cannon:
         if not usable.all():
             names = _some(spectra.star.values[~usable])
             warnings.warn(f"no usable pixel in {names}: their labels are NaN", stacklevel=2)
-        a, b, c = _about_the_mean(a[usable], b[usable], c[usable])
-        trials = np.stack([_minimize(a, b, c, x) for x in self._starting_points(a, b, c, starts)])
-        chi2 = np.stack([_chi2(a, b, c, x) for x in trials])
+        a, b, c = about_the_mean(a[usable], b[usable], c[usable])
+        trials = np.stack([minimize(a, b, c, x) for x in self._starting_points(a, b, c, starts)])
+        chi2 = np.stack([chi_square(a, b, c, x) for x in trials])
         best = np.argmin(chi2, axis=0)
         x = trials[best, np.arange(len(best))]
-        result = self._table(x, *_slope_and_curvature(a, b, x))
+        result = self._table(x, *slope_and_curvature(a, b, x))
         result.insert(2 * len(self.labels), "chi2", chi2.min(axis=0))
         result.insert(2 * len(self.labels) + 1, "n_pixels", n_pixels[usable])
         result["agree"] = (chi2 - chi2.min(axis=0) < 1e-3).sum(axis=0)
@@ -207,7 +191,7 @@ class Cannon:
 
     def _starting_points(self, a, b, c, number):
         """Scaled labels (number, star, K) of training stars that fit best and differ from one another."""
-        v = _departure(self.examples)
+        v = departure(self.examples)
         i, j = np.triu_indices(v.shape[1])
         twice = np.where(i == j, 1.0, 2.0)
         score = a[:, i, j] @ (v[:, i] * v[:, j] * twice).T - 2 * b @ v.T + c[:, None]
@@ -264,119 +248,3 @@ def _flux_and_variance(spectra):
 def _some(stars):
     names = ", ".join(map(str, stars[:5]))
     return f"{len(stars)} stars ({names}, ...)" if len(stars) > 5 else names
-
-
-def _symmetric(upper, i, j):
-    """Symmetric matrices (n, T, T) from their upper triangles (n, T(T+1)/2)."""
-    size = i.max() + 1
-    full = np.empty((len(upper), size, size))
-    full[:, i, j] = upper
-    full[:, j, i] = upper
-    return full
-
-
-def _maximize_pixels(v, flux, variance, chunk=128):
-    """Coefficients (L, T) and scatter s² (L,) of all pixels, some at a time on all cores."""
-    i, j = np.triu_indices(v.shape[1])
-    products = np.ascontiguousarray((v[:, i] * v[:, j]).T)
-
-    def block(start):
-        columns = slice(start, start + chunk)
-        f, var = np.ascontiguousarray(flux[:, columns]), np.ascontiguousarray(variance[:, columns])
-        return _maximize_block(v, products, f, var)
-
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(block, range(0, flux.shape[1], chunk)))
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-
-
-def _maximize_block(v, products, flux, variance, tolerance=1e-8, rounds=100):
-    """Alternate weighted least squares and scoring steps in s² until s² stands still."""
-    n_pixels, terms = flux.shape[1], v.shape[1]
-    theta = np.eye(1, terms).repeat(n_pixels, axis=0)
-    s2 = np.full(n_pixels, np.inf)
-    active = np.flatnonzero(np.isfinite(variance).sum(axis=0) >= 2 * terms)
-    flux, variance, old = flux[:, active], variance[:, active], np.full(active.size, 1e-4)
-    for _ in range(rounds):
-        theta[active] = _weighted_least_squares(v, products, flux, 1 / (variance + old))
-        new, size = _improve_scatter(flux - v @ theta[active].T, variance, old)
-        s2[active] = new
-        moved = np.abs(new - old) > tolerance * size
-        if not moved.any():
-            break
-        active, old = active[moved], new[moved]
-        if not moved.all():
-            flux, variance = flux[:, moved], variance[:, moved]
-    return theta, s2
-
-
-def _weighted_least_squares(v, products, flux, weight):
-    """θ (L, T) from the normal equations of all pixels: one matrix product makes all normal matrices."""
-    i, j = np.triu_indices(v.shape[1])
-    normal = _symmetric((products @ weight).T, i, j)
-    return np.linalg.solve(normal, ((weight * flux).T @ v)[..., None])[..., 0]
-
-
-def _improve_scatter(residual, variance, s2, steps=4):
-    """Fisher scoring steps towards the s² (L,) of largest likelihood, given the residuals (N, L).
-
-    The slope of the log-likelihood in s² is ½ Σ w(wr² - 1) and its expected curvature -½ Σ w². Returns s² and the
-    harmonic mean of the total variance, which is the size that s² is to be compared with.
-    """
-    r2 = residual**2
-    for _ in range(steps):
-        w = 1 / (variance + s2)
-        s2 = np.maximum(s2 + np.vecdot(w, w * r2 - 1, axis=0) / np.vecdot(w, w, axis=0), 0)
-    return s2, 1 / w.mean(axis=0)
-
-
-def _about_the_mean(a, b, c):
-    """The same χ² in terms of the departure of the design vector from that of the mean star, (1, 0, 0, ...).
-
-    χ² is what is left of terms a hundred thousand times larger, the squares of all fluxes; without them an optimizer
-    can tell smaller steps apart.
-    """
-    return a, b - a[:, :, 0], c - 2 * b[:, 0] + a[:, 0, 0]
-
-
-def _departure(x):
-    """Design vectors without their leading 1."""
-    v = design(x)
-    v[..., 0] = 0
-    return v
-
-
-def _chi2(a, b, c, x):
-    """χ² (n,) of scaled labels x (n, K), by a quadratic form about the mean star."""
-    v = _departure(x)
-    return np.vecdot(v, np.matvec(a, v) - 2 * b) + c
-
-
-def _slope_and_curvature(a, b, x):
-    """Half the gradient (n, K) of χ² and half its Gauss-Newton second derivative (n, K, K)."""
-    v, jacobian = _departure(x), design_slopes(x)
-    transposed = np.swapaxes(jacobian, 1, 2)
-    return np.matvec(transposed, np.matvec(a, v) - b), transposed @ (a @ jacobian)
-
-
-def _minimize(a, b, c, x, rounds=100):
-    """Scaled labels (n, K) that minimize χ² of every star: damped Newton steps from starting points x (n, K)."""
-    x, bends = x.copy(), _design_bends(x.shape[1])
-    damping = np.full(len(x), 1e-3)
-    active = np.arange(len(x))
-    chi2 = _chi2(a, b, c, x)
-    for _ in range(rounds):
-        aa, bb, cc = a[active], b[active], c[active]
-        slope, curvature = _slope_and_curvature(aa, bb, x[active])
-        bend = np.tensordot(np.matvec(aa, _departure(x[active])) - bb, bends, 1)
-        raised = curvature * (1 + damping[active, None, None] * np.eye(x.shape[1])) + bend
-        step = -np.linalg.solve(raised, slope[..., None])[..., 0]
-        new = _chi2(aa, bb, cc, x[active] + step)
-        better = new <= chi2[active]
-        x[active[better]] += step[better]
-        chi2[active[better]] = new[better]
-        damping[active] = np.clip(np.where(better, damping[active] / 10, damping[active] * 10), 1e-12, 1e12)
-        active = active[(np.abs(np.vecdot(slope, step)) > 1e-10) & (damping[active] < 1e12)]
-        if not active.size:
-            break
-    return x

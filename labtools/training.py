@@ -1,6 +1,7 @@
 """Training of the networks of `labtools.starnet`: the recipe, the epochs, and going on after an interrupt."""
 
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,7 @@ from labtools.starnet import ARCHITECTURES, TrainedNet, log_variance, read, scal
 __all__ = ["Recipe", "train"]
 
 KEEP_EVERY = 10.0  # seconds between checkpoints
+SMALL = 2_000_000  # parameters up to which a second thread costs more than it brings
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,23 @@ def train(spectra, labels, validation, validation_labels, architecture="StarNet"
     state = _State(network, recipe, noise=float(recipe.noise / scale["flux_std"][0]))
     made_by = _digest(taught, tested, architecture, recipe)
     state.resume(checkpoint, made_by)
-    state.run(taught, tested, checkpoint, made_by)
+    with _threads(1 if sum(p.numel() for p in network.parameters()) < SMALL else 4):
+        state.run(taught, tested, checkpoint, made_by)
     network.load_state_dict(state.best)
     history = pd.DataFrame(state.history, columns=["training", "validation", "learning rate"])
     history = history.rename_axis("epoch")
     return TrainedNet(network.cpu(), names, spectra.wavelength.values, scale, history, recipe.errors)
+
+
+@contextmanager
+def _threads(most):
+    """Use at most so many threads (and cores) for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(most, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _State:
