@@ -91,7 +91,7 @@ def test_notebooks_run_on_the_real_layout(real):
 
 
 def test_checkpoints_carry_the_students_name(real):
-    names = sorted(path.name for path in (real / "figures").iterdir())
+    names = sorted(path.name for path in (real / "figures").glob("*.pdf"))
     assert names == [f"Cecilia_Payne-Gaposchkin_lab2_cp{number}.pdf" for number in (1, 2)]
 
 
