@@ -1,6 +1,7 @@
-"""One cache for heavy work: a file named after what made it."""
+"""One cache for heavy work: a file or folder named after what made it."""
 
 import os
+import shutil
 import tempfile
 from hashlib import sha256
 from inspect import getsource
@@ -10,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import xarray as xr
 
-__all__ = ["cached"]
+__all__ = ["cached", "cached_folder"]
 
 
 def cached(folder, name, build, *made_by, keep=lambda result: True):
@@ -45,6 +46,30 @@ def cached(folder, name, build, *made_by, keep=lambda result: True):
     finally:
         Path(partial).unlink(missing_ok=True)
     return result
+
+
+def cached_folder(folder, write, replaced):
+    """A folder that `write(folder)` fills, made once: under a temporary name, renamed when it is whole.
+
+    Folders beside it whose names match the pattern `replaced` are older versions and are removed then. Where another
+    process is faster, its folder is taken. Returns the folder; what `write` raises leaves nothing behind.
+    """
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder.parent))
+    try:
+        write(unfinished)
+        os.replace(unfinished, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for old in folder.parent.glob(replaced):
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
+    return folder
 
 
 def _digest(parts):

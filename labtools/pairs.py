@@ -1,8 +1,5 @@
 """A simulated JWST/APOGEE pair: giants drawn at random, their model spectra, the two HDF5 files of the real pair."""
 
-import os
-import shutil
-import tempfile
 import warnings
 from hashlib import sha256
 from inspect import getsource
@@ -17,6 +14,7 @@ from tqdm import tqdm
 
 from labtools import population, synthesis
 from labtools.apstar import WAVELENGTH
+from labtools.cache import cached_folder
 from labtools.nirspec import (
     CATALOGUE_COLUMNS,
     ELEMENTS,
@@ -153,29 +151,17 @@ def write_pair(root, stars=2000, seed=42):
     About 30 ms of computing and 34 kB for each star. The folder is named after all that made it, is written under a
     temporary name and renamed when whole; older ones are removed.
     """
-    parent = Path(root) / "cache"
     content = repr((stars, seed)) + getsource(population) + getsource(synthesis) + Path(__file__).read_text()
     key = sha256(content.encode() + LINES.read_bytes() + synthesis.LINE_TABLE.read_bytes()).hexdigest()[:10]
-    folder = parent / f"simulated-jwst-{stars}-seed{seed}-{key}"
-    if folder.is_dir():
-        return folder
-    parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=parent))
-    try:
+    name = f"simulated-jwst-{stars}-seed{seed}"
+
+    def write(folder):
         table = draw_catalogue(stars, seed)
-        _write_catalogue(unfinished / FILES[0], table)
+        _write_catalogue(folder / FILES[0], table)
         rows = table.index.delete(MISSING * stars // FULL)
-        _write_jwst(unfinished / FILES[1], table.rename(columns=str.lower), rows, seed)
-        os.replace(unfinished, folder)
-    except OSError:
-        if not folder.is_dir():  # otherwise another process was faster
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    for old in parent.glob(f"simulated-jwst-{stars}-seed{seed}-*"):
-        if old != folder:
-            shutil.rmtree(old, ignore_errors=True)
-    return folder
+        _write_jwst(folder / FILES[1], table.rename(columns=str.lower), rows, seed)
+
+    return cached_folder(Path(root) / "cache" / f"{name}-{key}", write, f"{name}-*")
 
 
 def apogee_spectra(catalogue, names, root=None, seed=42):

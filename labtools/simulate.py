@@ -5,9 +5,6 @@ from one seed, and the folder is named after the version, the seed, and a digest
 """
 
 import io
-import os
-import shutil
-import tempfile
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +17,7 @@ from numpy.polynomial import chebyshev
 from tqdm import tqdm
 
 from labtools.apstar import WAVELENGTH, bit_value
+from labtools.cache import cached_folder
 from labtools.continuum import find_continuum_pixels, normalize
 from labtools.population import MYSTERY, catalogue_tables, draw_population
 from labtools.selection import LABELS
@@ -223,24 +221,8 @@ def write_survey(root, seed=SEED):
     the folder: apogeeStar.csv and aspcapStar.csv (the catalogue), truth.csv, mystery.fits, continuum_pixels.npz and
     the apStar files in the folders of the SDSS archive.
     """
-    parent = Path(root) / "simulated"
-    folder = parent / _key(seed)
-    if folder.is_dir():
-        return folder
-    parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=parent))
-    try:
-        _write_all(unfinished, seed)
-        os.replace(unfinished, folder)
-    except OSError:
-        if not folder.is_dir():  # otherwise another process was faster
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    for old in parent.glob("v*-seed*"):
-        if old != folder:
-            shutil.rmtree(old, ignore_errors=True)
-    return folder
+    folder = Path(root) / "simulated" / _key(seed)
+    return cached_folder(folder, lambda unfinished: _write_all(unfinished, seed), "v*-seed*")
 
 
 def _write_all(folder, seed, batch=250):

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import labtools.cache
-from labtools.cache import cached
+from labtools.cache import cached, cached_folder
 
 
 @pytest.fixture
@@ -51,3 +51,37 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch, build):
     with pytest.raises(OSError, match="disk full"):
         cached(tmp_path, "x", build)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_made_once_and_replaces_older_ones(tmp_path):
+    (tmp_path / "x-old").mkdir()
+    (tmp_path / "other").mkdir()
+    calls = []
+
+    def write(folder):
+        calls.append(folder)
+        (folder / "part").write_text("whole")
+
+    for _ in range(2):
+        assert (cached_folder(tmp_path / "x-new", write, "x-*") / "part").read_text() == "whole"
+    assert len(calls) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "x-new"]
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path):
+    def fail(folder):
+        (folder / "half").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        cached_folder(tmp_path / "x", fail, "x*")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_faster_process_is_taken(tmp_path):
+    def write(folder):
+        (tmp_path / "x").mkdir()
+        (tmp_path / "x" / "theirs").touch()
+
+    assert (cached_folder(tmp_path / "x", write, "x*") / "theirs").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
