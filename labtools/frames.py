@@ -17,6 +17,11 @@ import pandas as pd
 __all__ = ["BadTableFile", "read_frame"]
 
 
+DAMAGE = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
+          ValueError, pickle.UnpicklingError)  # fmt: skip
+"""What HDF5, numpy and pickle raise on damaged files."""
+
+
 class BadTableFile(ValueError):
     """The file is no HDF5 file, or the table is not there, damaged, or of another format."""
 
@@ -60,7 +65,7 @@ def read_frame(path, key, dtype=None):
             return _frame(file[key], dtype)
     except BadTableFile as fault:
         raise BadTableFile(f"{path.name}, table {key!r}: {fault}") from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as fault:
+    except DAMAGE as fault:
         raise BadTableFile(f"{path.name}, table {key!r} cannot be read, is the file whole? ({fault})") from None
 
 

@@ -27,6 +27,7 @@ from labtools.catalog import (
     tidy,
 )
 from labtools.continuum import normalize
+from labtools.frames import BadTableFile, read_frame
 from labtools.isochrones import BadMistFile, read_mist
 from labtools.starfiles import check_whole, pack, place_of, read_continuum_pixels, read_star
 
@@ -362,3 +363,28 @@ def test_damaged_mist_files(tmp_path, harm):
     except BadMistFile:
         return
     assert np.isfinite(table[["eep", "age", "feh_init", "teff", "log_g", "phase"]].to_numpy()).all()
+
+
+# ---------------------------------------------------------------- HDF5
+
+
+@pytest.fixture(scope="module")
+def table_file(tmp_path_factory):
+    """A table of numbers and text as pandas writes it."""
+    path = tmp_path_factory.mktemp("hdf5") / "table.h5"
+    table = pd.DataFrame({"teff": np.arange(20.0), "name": [f"star{i}".encode() for i in range(20)]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table.to_hdf(path, key="allstar", format="fixed")
+    return path
+
+
+@given(harm=damage())
+@fuzz
+def test_damaged_hdf5_tables(table_file, tmp_path, harm):
+    path = tmp_path / "damaged.h5"
+    path.write_bytes(harm(table_file.read_bytes()))
+    try:
+        assert isinstance(read_frame(path, "allstar"), pd.DataFrame)
+    except BadTableFile:
+        return
