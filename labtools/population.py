@@ -78,7 +78,8 @@ def draw_population(seed):
     -------
     DataFrame indexed by apogee_id: field, ra, dec (degrees), kind, peculiar, true labels (teff in K, logg, abundances
     in dex), vmacro (km/s), vhelio (km/s), snr per pixel and nvisits. Abundances that the lab has no label for scatter
-    from star to star, so that no model in five labels can be perfect.
+    from star to star, so that no model in five labels can be perfect; by how much was chosen so that labels come out
+    about as precise as those published for APOGEE.
     """
     rng = np.random.default_rng(seed)
     giants = [_draw_giants(rng, n, share).assign(field=field) for field, (*_, n, share) in FIELDS.items()]
