@@ -1,6 +1,7 @@
 """Readers on damaged input: the documented error or a result that can be trusted, nothing else."""
 
 import warnings
+from contextlib import suppress
 from pathlib import PurePosixPath
 from types import SimpleNamespace
 
@@ -103,10 +104,8 @@ def test_damaged_apstar_files(whole, tmp_path, harm):
 def test_damaged_headers_of_apstar_files(whole, tmp_path, harm):
     path = tmp_path / "apStar.fits"
     path.write_bytes(harm(whole.read_bytes()))
-    try:
+    with suppress(BadSpectrumFile):
         assert_trustworthy(read_apstar(path))
-    except BadSpectrumFile:
-        return
 
 
 @given(harm=damage())
@@ -134,10 +133,8 @@ def test_headers_that_say_something_else(whole, tmp_path, key, value):
     with fits.open(whole) as hdus:
         hdus[0].header[key] = value
         hdus.writeto(path, overwrite=True)
-    try:
+    with suppress(BadSpectrumFile):
         assert_trustworthy(read_apstar(path))
-    except BadSpectrumFile:
-        return
 
 
 NUMBERS = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, 1e38, 1e300, np.nan, np.inf, -np.inf, -9999.0, 1e10])
@@ -160,10 +157,8 @@ def test_images_of_every_kind(tmp_path, flux, error, mask, kind, shape):
         image[..., 5:9] = value
     with np.errstate(over="ignore"):
         fits.HDUList([primary, *map(fits.ImageHDU, images)]).writeto(path, overwrite=True)
-    try:
+    with suppress(BadSpectrumFile):
         assert_trustworthy(read_apstar(path))
-    except BadSpectrumFile:
-        return
 
 
 @given(harm=damage())
@@ -172,10 +167,8 @@ def test_damaged_compact_files(whole, tmp_path, harm):
     source, path = tmp_path / "apStar.fits", tmp_path / "apStar.npz"
     source.write_bytes(whole.read_bytes())
     path.write_bytes(harm(pack(source, path).read_bytes()))
-    try:
+    with suppress(BadSpectrumFile):
         assert_trustworthy(read_star(path, STAR))
-    except BadSpectrumFile:
-        return
 
 
 # ---------------------------------------------------------------- names
@@ -283,10 +276,8 @@ def test_tables_with_strange_cells(table, cells):
     table = table.astype(object)
     for name, row, value in cells:
         table.loc[row, name] = value
-    try:
+    with suppress(CatalogError):
         assert_catalog(tidy(table, "test"))
-    except CatalogError:
-        return
 
 
 @given(body=st.one_of(st.text(max_size=300), st.sampled_from(["", "#Table1\n", "<html></html>", "error_message"])))
@@ -342,10 +333,8 @@ def test_damaged_allstar_files(table, tmp_path, harm):
     path = tmp_path / "allStar.fits"
     path.unlink(missing_ok=True)
     path.write_bytes(harm(write_allstar(path, table).read_bytes()))
-    try:
+    with suppress(CatalogError):
         assert_catalog(read_allstar(path))
-    except CatalogError:
-        return
 
 
 # ---------------------------------------------------------------- MIST
@@ -384,7 +373,5 @@ def table_file(tmp_path_factory):
 def test_damaged_hdf5_tables(table_file, tmp_path, harm):
     path = tmp_path / "damaged.h5"
     path.write_bytes(harm(table_file.read_bytes()))
-    try:
+    with suppress(BadTableFile):
         assert isinstance(read_frame(path, "allstar"), pd.DataFrame)
-    except BadTableFile:
-        return
