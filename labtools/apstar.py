@@ -10,49 +10,10 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
-__all__ = ["LAB_BITS", "PIXMASK", "WAVELENGTH", "BadSpectrumFile", "bit_value", "decode", "read_apstar"]
+from labtools.errors import BadFile
+from labtools.spectra import LAB_BITS, usable
 
-WAVELENGTH = 10 ** (4.179 + 6e-6 * np.arange(8575))
-"""Wavelength of the 8575 pixels of every combined APOGEE spectrum, Angstrom, vacuum, rest frame."""
-
-PIXMASK = {
-    0: ("BADPIX", "marked bad in the bad-pixel list or by an unphysical value"),
-    1: ("CRPIX", "hit by a cosmic ray"),
-    2: ("SATPIX", "saturated"),
-    3: ("UNFIXABLE", "marked unfixable"),
-    4: ("BADDARK", "bad in the dark frame"),
-    5: ("BADFLAT", "bad in the flat field"),
-    6: ("BADERR", "very large error (not used)"),
-    7: ("NOSKY", "no sky fibre available for this pixel"),
-    8: ("LITTROW_GHOST", "in the Littrow ghost: stray light off the grating"),
-    9: ("PERSIST_HIGH", "high persistence: light left over from an earlier exposure"),
-    10: ("PERSIST_MED", "medium persistence"),
-    11: ("PERSIST_LOW", "low persistence"),
-    12: ("SIG_SKYLINE", "near a sky emission line brighter than the star"),
-    13: ("SIG_TELLURIC", "in a deep telluric absorption line"),
-    14: ("NOT_ENOUGH_PSF", "less than half of the profile falls on good pixels"),
-    16: ("FERRE_MASK", "left out of the pipeline's own fit"),
-}
-"""Bit -> (name, meaning) of APOGEE_PIXMASK."""
-
-LAB_BITS = (0, 1, 2, 3, 4, 5, 6, 7, 12)
-"""The bits of APOGEE_PIXMASK that make a pixel useless here."""
-
-
-class BadSpectrumFile(ValueError):
-    """A file that is not a whole apStar file; the message names the file and the fault."""
-
-
-def bit_value(bits):
-    """Integer with the given `bits` set: `bit_value((0, 12))` is 4097."""
-    return sum(1 << bit for bit in set(bits))
-
-
-def decode(value, table):
-    """Names of the bits that are set in `value`, by a table bit -> name or bit -> (name, meaning)."""
-    names = {bit: entry if isinstance(entry, str) else entry[0] for bit, entry in table.items()}
-    value = int(value)
-    return [names.get(bit, f"bit {bit}") for bit in range(value.bit_length()) if value >> bit & 1]
+__all__ = ["read_apstar"]
 
 
 def read_apstar(path, bits=LAB_BITS):
@@ -64,7 +25,7 @@ def read_apstar(path, bits=LAB_BITS):
     Parameters
     ----------
     path : path of the FITS file.
-    bits : bits of APOGEE_PIXMASK that make a pixel unusable.
+    bits : the `PixMask` that makes a pixel unusable.
 
     Returns
     -------
@@ -75,18 +36,18 @@ def read_apstar(path, bits=LAB_BITS):
 
     Raises
     ------
-    FileNotFoundError if there is no such file, BadSpectrumFile if it is damaged or something else.
+    FileNotFoundError if there is no such file, BadFile if it is damaged or something else.
     """
     path = Path(path)
     header, (flux, error, mask) = _read_images(path)
     wavelength = _wavelength(path, header, flux.size)
-    usable = (mask & bit_value(bits) == 0) & np.isfinite(flux) & (flux != 0) & np.isfinite(error) & (error > 0)
+    good = (mask & int(bits) == 0) & (flux != 0) & usable(flux, error)
     star = str(header.get("OBJID", path.stem)).strip()
     attrs = {name: header[key] for name, key in _ATTRIBUTES.items() if isinstance(header.get(key), int | float)}
     return xr.Dataset(
         {
             "flux": (("star", "wavelength"), np.where(np.isfinite(flux), flux, 0)[None]),
-            "error": (("star", "wavelength"), np.where(usable, error, np.inf)[None]),
+            "error": (("star", "wavelength"), np.where(good, error, np.inf)[None]),
             "mask": (("star", "wavelength"), mask[None].astype(np.int32)),
         },
         coords={"star": [star], "wavelength": ("wavelength", wavelength, {"units": "Angstrom, vacuum"})},
@@ -107,20 +68,20 @@ def _read_images(path):
             warnings.filterwarnings("error", message=".*truncated.*")
             with fits.open(path, memmap=False) as hdus:
                 if len(hdus) < 4:
-                    raise BadSpectrumFile(f"{path}: {len(hdus)} HDUs where apStar has flux, error and mask in HDUs 1-3")
+                    raise BadFile(f"{path}: {len(hdus)} HDUs where apStar has flux, error and mask in HDUs 1-3")
                 headers = (hdus[0].header, hdus[1].header)
                 header = {key: part[key] for part in headers for key in _KEYS if key in part}
                 images = [_first_row(path, number, hdus[number].data) for number in (1, 2, 3)]
-    except (BadSpectrumFile, FileNotFoundError, PermissionError):
+    except (BadFile, FileNotFoundError, PermissionError):
         raise
     except Exception as fault:  # astropy raises many kinds on damaged files
-        raise BadSpectrumFile(f"{path}: not a readable FITS file, or a damaged one ({fault})") from fault
+        raise BadFile(f"{path}: not a readable FITS file, or a damaged one ({fault})") from fault
     sizes = [image.size for image in images]
     if len(set(sizes)) != 1:
-        raise BadSpectrumFile(f"{path}: flux, error and mask have {sizes} pixels, they must be equal")
+        raise BadFile(f"{path}: flux, error and mask have {sizes} pixels, they must be equal")
     flux, error, mask = images
     if mask.dtype.kind not in "iu":
-        raise BadSpectrumFile(f"{path}: HDU 3 holds {mask.dtype} numbers, a bitmask must be integer")
+        raise BadFile(f"{path}: HDU 3 holds {mask.dtype} numbers, a bitmask must be integer")
     unsigned = mask.view(f"u{mask.dtype.itemsize}").astype(np.int64)
     return header, (flux.astype(np.float32), error.astype(np.float32), unsigned)
 
@@ -129,7 +90,7 @@ def _first_row(path, number, image):
     """Row 0 of a 2-D image or the whole of a 1-D one."""
     if image is None or image.dtype.names or image.ndim not in (1, 2) or image.size == 0:
         what = "nothing" if image is None else "a table" if image.dtype.names else f"an array of shape {image.shape}"
-        raise BadSpectrumFile(f"{path}: HDU {number} holds {what} where apStar has rows of pixels")
+        raise BadFile(f"{path}: HDU {number} holds {what} where apStar has rows of pixels")
     row = np.atleast_2d(image)[0]
     return np.ascontiguousarray(row.astype(row.dtype.newbyteorder("=")))
 
@@ -139,9 +100,9 @@ def _wavelength(path, header, n_pixels):
     try:
         start, step = float(header["CRVAL1"]), float(header["CDELT1"])
     except (KeyError, TypeError, ValueError) as fault:
-        raise BadSpectrumFile(f"{path}: CRVAL1 and CDELT1, the wavelength scale, are missing or not numbers") from fault
+        raise BadFile(f"{path}: CRVAL1 and CDELT1, the wavelength scale, are missing or not numbers") from fault
     if not (3 < start < 5 and 1e-8 < step < 1e-2):
-        raise BadSpectrumFile(f"{path}: CRVAL1={start}, CDELT1={step} is no log10 wavelength scale in Angstrom")
+        raise BadFile(f"{path}: CRVAL1={start}, CDELT1={step} is no log10 wavelength scale in Angstrom")
     if header.get("NWAVE", n_pixels) != n_pixels:
-        raise BadSpectrumFile(f"{path}: {n_pixels} pixels, but the header promises NWAVE={header['NWAVE']}")
+        raise BadFile(f"{path}: {n_pixels} pixels, but the header promises NWAVE={header['NWAVE']}")
     return 10 ** (start + step * np.arange(n_pixels))

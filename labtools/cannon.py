@@ -5,13 +5,17 @@ scaled labels and all their products (T = 1 + K + K(K+1)/2 terms), and the varia
 error of that pixel and an intrinsic scatter of the model.
 """
 
+import io
 import warnings
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from labtools.cache import writing
+from labtools.errors import BadFile
 from labtools.quadratic import (
     about_the_mean,
     chi_square,
@@ -158,20 +162,35 @@ class Cannon:
         types = result.dtypes[list(flags)]
         return result.reindex(spectra.star.values).fillna(flags).astype(types).rename_axis("star")
 
+    def to_bytes(self):
+        """The model as the content of an .npz file."""
+        file = io.BytesIO()
+        np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content, source="this file"):
+        """The model that `to_bytes` wrote; BadFile, naming the `source`, if it is something else or damaged."""
+        names = [field.name for field in fields(cls)]
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                if set(file.files) != set(names):
+                    raise ValueError(f"it holds {sorted(file.files)}, not {sorted(names)}")
+                parts = {name: file[name] for name in names}
+            _check_shapes(**parts)
+        except Exception as fault:  # numpy and zipfile raise many kinds on damaged files
+            raise BadFile(f"{source} is no trained Cannon: {fault}") from fault
+        return cls(**parts | {"labels": tuple(map(str, parts["labels"]))})
+
     def save(self, path):
-        """Write the model to one .npz file."""
-        with open(path, "wb") as file:
-            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+        """Write the model to one .npz file, which appears whole or not at all."""
+        with writing(path) as part:
+            part.write_bytes(self.to_bytes())
 
     @classmethod
     def load(cls, path):
-        """Read a model that `save` wrote; ValueError if the file holds something else."""
-        names = [field.name for field in fields(cls)]
-        with np.load(path, allow_pickle=False) as file:
-            if set(file.files) != set(names):
-                raise ValueError(f"{path} holds {sorted(file.files)}, not a Cannon ({sorted(names)})")
-            parts = {name: file[name] for name in names}
-        return cls(**parts | {"labels": tuple(map(str, parts["labels"]))})
+        """Read a model that `save` wrote; BadFile if the file holds something else."""
+        return cls.from_bytes(Path(path).read_bytes(), path)
 
     def _scaled(self, labels):
         missing = [name for name in self.labels if name not in labels]
@@ -209,6 +228,21 @@ class Cannon:
         values = np.concatenate([x * self.scale + self.offset, errors], axis=1)
         table = pd.DataFrame(values, columns=[*self.labels, *(f"{name}_err" for name in self.labels)])
         return table.assign(converged=step < 1e-6)
+
+
+def _check_shapes(labels, offset, scale, wavelength, theta, s2, examples):
+    """ValueError unless the arrays of a model fit together and hold numbers."""
+    k, pixels = labels.size, wavelength.size
+    shapes = {"offset": (k,), "scale": (k,), "theta": (pixels, 1 + k + k * (k + 1) // 2), "s2": (pixels,)}
+    arrays = {"offset": offset, "scale": scale, "theta": theta, "s2": s2}
+    wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
+    if labels.dtype.kind != "U" or labels.ndim != 1 or wavelength.ndim != 1 or wrong:
+        raise ValueError(f"the shapes of {', '.join(wrong) or 'its arrays'} do not fit {k} labels and {pixels} pixels")
+    if examples.ndim != 2 or examples.shape[1] != k or len(examples) == 0:
+        raise ValueError(f"its examples have the shape {examples.shape}")
+    finite = (offset, scale, wavelength, theta, examples)
+    if any(array.dtype.kind != "f" or not np.isfinite(array).all() for array in finite) or not (scale > 0).all():
+        raise ValueError("a number in it is not finite, or a scale not positive")
 
 
 def _aligned_labels(spectra, labels):

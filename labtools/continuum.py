@@ -6,41 +6,9 @@ import numpy as np
 import xarray as xr
 from numpy.polynomial import chebyshev
 
-__all__ = ["cap_snr", "chips", "find_continuum_pixels", "normalize", "resample", "running_quantile"]
+from labtools.spectra import chips, resample
 
-
-def chips(wavelength):
-    """Slices of the detector chips: runs of a wavelength grid (Angstrom) without a gap."""
-    step = np.diff(np.log(np.asarray(wavelength)))
-    edges = np.flatnonzero(step > 1.5 * np.median(step)) + 1
-    return [slice(a, b) for a, b in zip([0, *edges], [*edges, len(wavelength)], strict=True)]
-
-
-def resample(spectra, wavelength):
-    """Spectra on another wavelength grid.
-
-    Where the new pixels are pixels of the old grid they are picked out, and noise stays independent from pixel to
-    pixel. Otherwise the flux is interpolated linearly between usable pixels, and error (and mask) are those of the
-    nearest old pixel: interpolating an error would make up precision, and interpolating across a bad pixel would
-    spread it over its neighbours.
-
-    Parameters
-    ----------
-    spectra : Dataset with `flux` and `error` (star, wavelength).
-    wavelength : (n,) Angstrom. Pixels outside the spectra's range get error = inf.
-    """
-    old, new = spectra.wavelength.values, np.asarray(wavelength, float)
-    nearest = np.searchsorted((old[1:] + old[:-1]) / 2, new)
-    picked = spectra.isel(wavelength=nearest).assign_coords(wavelength=new)
-    if np.all(np.abs(old[nearest] / new - 1) < 1e-9):
-        return picked
-    flux = np.zeros(picked.flux.shape)
-    for row, (f, e) in enumerate(zip(spectra.flux.values, spectra.error.values, strict=True)):
-        good = np.isfinite(e)
-        if good.any():
-            flux[row] = np.interp(new, old[good], f[good])
-    inside = (new >= old[0]) & (new <= old[-1])
-    return picked.assign(flux=picked.flux.copy(data=flux), error=picked.error.where(inside, np.inf))
+__all__ = ["find_continuum_pixels", "normalize", "running_quantile"]
 
 
 def normalize(spectra, continuum_pixels, degree=2, clip=4.0):
@@ -146,15 +114,6 @@ def _report_masked_chips(spectra, continuum):
                 f"pixels and is masked: {names}",
                 stacklevel=3,
             )
-
-
-def cap_snr(spectra, limit=200.0):
-    """Spectra whose errors are at least |flux| / limit, so that a few very bright stars do not rule a sum.
-
-    The limit of 200 per pixel is that of the survey's own pipeline (García Pérez et al. 2016, AJ 151, 144).
-    """
-    floor = abs(spectra.flux) / limit
-    return spectra.assign(error=spectra.error.where(spectra.error > floor, floor))
 
 
 def running_quantile(spectra, width=50.0, quantile=0.9):

@@ -12,13 +12,15 @@ import requests
 from astroquery.sdss import conf
 from tqdm import tqdm
 
-from labtools import archive
-from labtools.apstar import BadSpectrumFile
-from labtools.catalog import CatalogError, load_catalog
-from labtools.download import checksum, new_session
+from labtools.cache import sha256_of
+from labtools.errors import BadFile
 from labtools.isochrones import ADDRESS as MIST
 from labtools.isochrones import read_mist
-from labtools.starfiles import check_whole, read_checksums, read_star
+from labtools.sdss import dr17 as archive
+from labtools.sdss.catalog import load_catalog
+from labtools.sdss.files import check_whole, read_checksums, read_star
+from labtools.sdss.http import new_session
+from labtools.surveys import open_survey
 
 __all__ = ["Finding", "examine", "main"]
 
@@ -43,7 +45,7 @@ def examine(network=True):
     """Section of the report -> list of `Finding`."""
     sections = {"Installed": installed()}
     try:
-        survey = archive.open_survey()
+        survey = open_survey()
     except ValueError as fault:
         return sections | {"Survey": [Finding(False, str(fault))]}
     sections["Survey"] = survey_set(survey)
@@ -148,14 +150,14 @@ def sums_in(path):
 
 
 def check(path, sha1=None):
-    """Raise BadSpectrumFile if a spectrum in a cache is not whole, or not that of the star in its name."""
+    """Raise BadFile if a spectrum in a cache is not whole, or not that of the star in its name."""
     star = re.search(r"Star-\w+?-(.*?)\.fits", path.name)[1]
     if path.suffix == ".npz":
         read_star(path, star)
     else:
         check_whole(path, star)
-    if sha1 and checksum(path, "sha1") != sha1:
-        raise BadSpectrumFile("its sha1 is not that of the archive's list")
+    if sha1 and sha256_of(path, "sha1") != sha1:
+        raise BadFile("its sha1 is not that of the archive's list")
 
 
 def catalogs_in(folder, needed):
@@ -165,7 +167,7 @@ def catalogs_in(folder, needed):
             about = load_catalog(path).attrs
             source = f"{about.get('source')} of {about.get('date')}"
             findings.append(Finding(True, f"{path}: {about.get('rows')} rows, {source}"))
-        except CatalogError as fault:
+        except BadFile as fault:
             findings.append(Finding(False if needed else None, str(fault)))
     return findings
 
@@ -183,10 +185,10 @@ def isochrones_in(folder):
 
 def course_file(survey, name):
     """Whether a file of the course is at hand, and is the one that the lab knows."""
-    path = archive.SdssSurvey(survey.root, survey.shared).find(name, archive.DATA)
+    path = archive.SdssSurvey(survey.root, survey.shared).find(name)
     if not path:
         return Finding(True, f"{name}: not here", "with LAB_SURVEY=dr17 it is fetched when it is needed")
-    same = checksum(path) == archive.COURSE_FILES[name]
+    same = sha256_of(path) == archive.COURSE_FILES[name]
     return Finding(same or None, f"{path}", "" if same else "it is not the course's file of fall 2025: is that meant?")
 
 

@@ -4,7 +4,6 @@ MIST: Dotter 2016, ApJS 222, 8; Choi et al. 2016, ApJ 823, 102; https://mist.sci
 """
 
 import io
-import os
 import re
 import tempfile
 import zipfile
@@ -20,10 +19,12 @@ from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util.retry import Retry
 
-from labtools.download import TransferError, fetch, new_session, writing
+from labtools.cache import writing
+from labtools.errors import BadFile, TransferError
+from labtools.sdss.http import fetch, new_session
+from labtools.settings import data_folders
 
 __all__ = [
-    "BadMistFile",
     "approximate_giant_branch",
     "approximate_isochrone",
     "best_isochrone",
@@ -43,10 +44,6 @@ _NAMES = {"[fe/h]_init": "feh_init", "[fe/h]": "feh"} | dict.fromkeys(
 )
 
 
-class BadMistFile(ValueError):
-    """A file that is not a whole MIST isochrone file; the message names the file and the fault."""
-
-
 def read_mist(path):
     """Read a MIST `.iso` or `.iso.cmd` file with any number of ages and metallicities.
 
@@ -58,19 +55,19 @@ def read_mist(path):
 
     Raises
     ------
-    BadMistFile for another kind of file (a web page, say), a truncated one, or numbers that are missing.
+    BadFile for another kind of file (a web page, say), a truncated one, or numbers that are missing.
     """
     text = Path(path).read_text(encoding="ascii", errors="replace")
     if "MIST version number" not in text[:2000]:
-        raise BadMistFile(f"{path} is not a MIST isochrone file; it begins with {text[:60]!r}")
+        raise BadFile(f"{path} is not a MIST isochrone file; it begins with {text[:60]!r}")
     columns, sizes, fehs = _headers(path, text)
     rows = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     try:
         numbers = pd.read_csv(io.StringIO(rows), sep=r"\s+", header=None, dtype=float)
     except ValueError as fault:
-        raise BadMistFile(f"{path}: there should be rows of {len(columns)} numbers ({fault})") from fault
+        raise BadFile(f"{path}: there should be rows of {len(columns)} numbers ({fault})") from fault
     if numbers.shape != (sum(sizes), len(columns)):
-        raise BadMistFile(f"{path} holds {numbers.shape}, not {sum(sizes)} rows of {len(columns)}: cut off?")
+        raise BadFile(f"{path} holds {numbers.shape}, not {sum(sizes)} rows of {len(columns)}: cut off?")
     table = numbers.set_axis(columns, axis=1)
     if "feh_init" not in table:
         table["feh_init"] = np.repeat(fehs, sizes)
@@ -94,9 +91,9 @@ def _headers(path, text):
         elif words[:1] == ["EEP"]:
             columns.append([_NAMES.get(word.lower(), word.lower()) for word in words])
     if not sizes or not len(sizes) == len(columns) == announced:
-        raise BadMistFile(f"{path} has {len(sizes)} isochrones, its header announces {announced}: cut off?")
+        raise BadFile(f"{path} has {len(sizes)} isochrones, its header announces {announced}: cut off?")
     if any(names != columns[0] for names in columns):
-        raise BadMistFile(f"{path}: its isochrones have different columns; keep them in files of their own")
+        raise BadFile(f"{path}: its isochrones have different columns; keep them in files of their own")
     return columns[0], sizes, fehs
 
 
@@ -105,15 +102,15 @@ def _in_our_units(path, table, source):
     needed = ["eep", "age", "feh_init", "log_teff", "log_g", *table.columns.intersection(["phase"])]
     missing = [name for name in needed if name not in table]
     if missing or not np.isfinite(table[needed].to_numpy()).all():
-        raise BadMistFile(f"{path}: {', '.join(missing) or 'a number'} is missing or not finite")
+        raise BadFile(f"{path}: {', '.join(missing) or 'a number'} is missing or not finite")
     log_age = np.where(table["age"] < 100, table["age"], np.log10(table["age"].clip(lower=1)))
     if not (table["log_teff"].between(2, 7).all() and (abs(log_age - 8) < 4).all()):
-        raise BadMistFile(f"{path} has temperatures or ages that no star has")
+        raise BadFile(f"{path} has temperatures or ages that no star has")
     table["age"] = 10 ** (log_age - 9)
     table["teff"] = 10 ** table["log_teff"]
     table["eep"] = table["eep"].astype(int)
     if table.duplicated(["age", "feh_init", "eep"]).any():
-        raise BadMistFile(f"{path} holds some of its isochrones twice")
+        raise BadFile(f"{path} holds some of its isochrones twice")
     table.attrs["source"] = source
     return table
 
@@ -233,7 +230,7 @@ def best_isochrone(age=6.0, feh=0.0, folder=None):
     """The isochrone of this age (Gyr) and [Fe/H] from a MIST file in `folder`, else the approximation to it.
 
     `folder` None means `cache/mist` in LAB_DATA, or in `data` of the repository. `attrs["source"]` says which
-    of the two it is: print it on the figure. Raises BadMistFile for a damaged file.
+    of the two it is: print it on the figure. Raises BadFile for a damaged file.
     """
     for path in sorted(_mist_folder(folder).glob("*.iso*")):
         table = read_mist(path)
@@ -245,8 +242,7 @@ def best_isochrone(age=6.0, feh=0.0, folder=None):
 
 
 def _mist_folder(folder):
-    data = os.environ.get("LAB_DATA") or Path(__file__).resolve().parents[1] / "data"
-    return Path(folder) if folder else Path(data) / "cache" / "mist"
+    return Path(folder) if folder else data_folders()[0] / "cache" / "mist"
 
 
 def fetch_mist(age=6.0, fehs=(0.0, -1.0), folder=None, version="1.2", address=ADDRESS, progress=True):

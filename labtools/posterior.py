@@ -53,7 +53,7 @@ def build_model(cannon, spectrum, priors=None, modes=None):
     cannon : the trained `Cannon`.
     spectrum : Dataset of one star, normalized, on the wavelengths of the model.
     priors : DataFrame like that of `flat_priors`, which is what None means.
-    modes : DataArray of `labtools.calibration.residual_modes`, or None.
+    modes : DataArray of `labtools.coverage.residual_modes`, or None.
 
     Raises
     ------

@@ -5,41 +5,18 @@ import pandas as pd
 from astropy import constants, units
 
 __all__ = [
-    "ASPCAPFLAG",
-    "EXTRATARG_DUPLICATE",
     "LABELS",
-    "STARFLAG",
     "count_cuts",
     "log_g",
     "select_giants",
     "split_by_star",
 ]
 
-LABELS = ("teff", "logg", "fe_h", "mg_fe", "si_fe")
+LABELS = ["teff", "logg", "fe_h", "mg_fe", "si_fe"]
 """The five labels of the lab: K, dex (cgs), dex, dex, dex."""
 
-EXTRATARG_DUPLICATE = 4
-"""Bit of EXTRATARG: another entry of this star, in another field, has a higher signal-to-noise ratio."""
-
-STARFLAG = {
-    0: "BAD_PIXELS", 1: "COMMISSIONING", 2: "BRIGHT_NEIGHBOR", 3: "VERY_BRIGHT_NEIGHBOR", 4: "LOW_SNR",
-    9: "PERSIST_HIGH", 10: "PERSIST_MED", 11: "PERSIST_LOW", 12: "PERSIST_JUMP_POS", 13: "PERSIST_JUMP_NEG",
-    16: "SUSPECT_RV_COMBINATION", 17: "SUSPECT_BROAD_LINES", 18: "BAD_RV_COMBINATION", 19: "RV_REJECT",
-    20: "RV_SUSPECT", 21: "MULTIPLE_SUSPECT", 22: "RV_FAIL", 23: "SUSPECT_ROTATION", 24: "MTPFLUX_LT_75",
-    25: "MTPFLUX_LT_50",
-}  # fmt: skip
-"""Bits of STARFLAG, which say what may be wrong with a spectrum."""
-
-ASPCAPFLAG = {
-    0: "TEFF_WARN", 1: "LOGG_WARN", 2: "VMICRO_WARN", 3: "M_H_WARN", 4: "ALPHA_M_WARN", 5: "C_M_WARN",
-    6: "N_M_WARN", 7: "STAR_WARN", 8: "CHI2_WARN", 9: "COLORTE_WARN", 10: "ROTATION_WARN", 11: "SN_WARN",
-    12: "SPEC_HOLE_WARN", 13: "ATMOS_HOLE_WARN", 14: "VSINI_WARN", 16: "TEFF_BAD", 17: "LOGG_BAD",
-    18: "VMICRO_BAD", 19: "M_H_BAD", 20: "ALPHA_M_BAD", 21: "C_M_BAD", 22: "N_M_BAD", 23: "STAR_BAD",
-    24: "CHI2_BAD", 25: "COLORTE_BAD", 26: "ROTATION_BAD", 27: "SN_BAD", 28: "SPEC_HOLE_BAD",
-    29: "ATMOS_HOLE_BAD", 30: "VSINI_BAD", 31: "NO_ASPCAP_RESULT", 32: "MISSING_APSTAR", 33: "NO_GRID",
-    34: "BAD_FRAC_LOWSNR", 35: "BAD_FRAC_BADPIX", 36: "FERRE_FAIL", 40: "PROBLEM_TARGET", 41: "MULTIPLE_SUSPECT",
-}  # fmt: skip
-"""Bits of ASPCAPFLAG, which say what may be wrong with the pipeline's labels."""
+DUPLICATE = 1 << 4
+"""The bit of EXTRATARG that says: another entry of this star, in another field, has a higher signal-to-noise ratio."""
 
 
 def log_g(mass, radius):
@@ -51,17 +28,17 @@ def log_g(mass, radius):
 
 def _cuts(catalog):
     """The lab's cuts in order: name -> boolean array, True for rows that pass it."""
-    labels = catalog[list(LABELS)].to_numpy(float)
+    labels = catalog[LABELS].to_numpy(float)
     cuts = {
         "all five labels": (np.isfinite(labels) & (labels > -9000)).all(axis=1),
         "SNR ≥ 50": catalog.snr.to_numpy() >= 50,
         "log g ≤ 4": catalog.logg.to_numpy() <= 4,
         "Teff ≤ 5700 K": catalog.teff.to_numpy() <= 5700,
         "[Fe/H] ≥ -1": catalog.fe_h.to_numpy() >= -1,
-        "not marked a duplicate": catalog.extratarg.to_numpy(np.int64) >> EXTRATARG_DUPLICATE & 1 == 0,
+        "not marked a duplicate": catalog.extratarg.to_numpy(np.int64) & DUPLICATE == 0,
     }
     passed = np.logical_and.reduce(list(cuts.values()))
-    ranked = catalog.snr.where(passed, -np.inf).argsort()[::-1]
+    ranked = np.argsort(-catalog.snr.where(passed, -np.inf).to_numpy(), kind="stable")
     cuts["best entry of its star"] = np.zeros(len(catalog), bool)
     cuts["best entry of its star"][ranked[~catalog.index[ranked].duplicated()]] = True
     return cuts

@@ -1,7 +1,5 @@
 """StarNet: a small convolutional network from spectra to labels (Fabbro et al. 2018, MNRAS 475, 2978)."""
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +7,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+
+from labtools.cache import writing
 
 __all__ = ["ARCHITECTURES", "SmallNet", "StarNet", "TrainedNet", "scores", "split_stars"]
 
@@ -210,16 +210,9 @@ def to_targets(spectra, labels, names, scale):
 
 
 def write(content, path):
-    """Save tensors, numbers and strings under a temporary name, then rename."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(suffix=".part", dir=path.parent)
-    os.close(handle)
-    try:
-        torch.save(content, partial)
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+    """Save tensors, numbers and strings; the file appears whole or not at all."""
+    with writing(path) as part:
+        torch.save(content, part)
 
 
 def read(path):

@@ -9,9 +9,9 @@ from astropy.table import Table
 from sdss_server import serving
 from tiny_archive import FIELDS, write_archive
 
-from labtools import catalog
-from labtools.catalog import (
-    CatalogError,
+from labtools.sdss import catalog
+from labtools.errors import ArchiveError, BadFile
+from labtools.sdss.catalog import (
     load_catalog,
     query_catalog,
     query_fields,
@@ -99,14 +99,14 @@ def test_a_fault_that_passes_is_survived(sky, archive, fault):
 )
 def test_a_fault_that_stays_is_a_clear_error(sky, fault, says):
     sky.fault = lambda path, number: fault if number % 2 or fault != "fewer rows" else None
-    with pytest.raises(CatalogError, match=says) as caught:
+    with pytest.raises(ArchiveError, match=says) as caught:
         query_catalog()
     assert "<" not in str(caught.value), "no HTML in a message for people"
     assert len(str(caught.value)) < 600
 
 
 def test_an_empty_result_is_a_clear_error(sky):
-    with pytest.raises(CatalogError, match="no star in NOWHERE"):
+    with pytest.raises(ArchiveError, match="no star in NOWHERE"):
         query_catalog(["NOWHERE"])
     with pytest.warns(UserWarning, match="no star in NOWHERE"):
         assert len(query_catalog(["NOWHERE", "M15"]))
@@ -114,7 +114,7 @@ def test_an_empty_result_is_a_clear_error(sky):
 
 def test_an_error_in_the_database_is_a_clear_error(sky):
     sky.database.execute("DROP TABLE aspcapStar")
-    with pytest.raises(CatalogError, match="no such table"):
+    with pytest.raises(ArchiveError, match="no such table"):
         query_catalog()
 
 
@@ -149,7 +149,7 @@ def test_fillers_of_every_kind_become_nan(archive):
     ],
 )
 def test_a_wrong_table_is_refused(archive, change, says):
-    with pytest.raises(CatalogError, match=says):
+    with pytest.raises(BadFile, match=says):
         tidy(change(read_tables(archive).reset_index()), "test")
 
 
@@ -169,7 +169,7 @@ def test_a_damaged_cache_is_noticed(archive, tmp_path, damage):
     path = tmp_path / "catalog.csv"
     save_catalog(read_tables(archive), path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(CatalogError, match="damaged"):
+    with pytest.raises(BadFile, match="damaged"):
         load_catalog(path)
 
 
@@ -177,7 +177,7 @@ def test_a_damaged_cache_is_noticed(archive, tmp_path, damage):
 def test_something_else_than_allstar_is_refused(tmp_path, content):
     path = tmp_path / "allStar-dr17-synspec_rev1.fits"
     path.write_bytes(content)
-    with pytest.raises(CatalogError, match="not a readable allStar file"):
+    with pytest.raises(BadFile, match="not a readable allStar file"):
         read_allstar(path)
 
 

@@ -6,9 +6,8 @@ import pytest
 import xarray as xr
 from numpy.polynomial import Chebyshev
 
-from labtools.apstar import WAVELENGTH
-from labtools.continuum import cap_snr, chips, find_continuum_pixels, normalize, resample, running_quantile
-from labtools.simulate import GRID
+from labtools.continuum import find_continuum_pixels, normalize, running_quantile
+from labtools.spectra import GRID, WAVELENGTH, cap_snr, chips, resample
 
 DIMS = ("star", "wavelength")
 

@@ -7,9 +7,10 @@ import pytest
 from sdss_server import serving
 from tiny_archive import write_archive
 
-from labtools import archive, doctor
+from labtools import doctor
 from labtools.__main__ import main
-from labtools.archive import open_survey
+from labtools.sdss import dr17 as archive
+from labtools.surveys import open_survey
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,6 @@ def home(tmp_path, sdss, monkeypatch):
     """A data folder with a DR17 cache that is whole."""
     for name in ("LAB_SURVEY", "LAB_DATA_SHARED", "LAB_FIELDS", "LAB_KEEP"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(archive, "DATA", tmp_path / "nothing")
     monkeypatch.setenv("LAB_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("LAB_SURVEY", "dr17")
     survey = open_survey()

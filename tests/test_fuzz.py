@@ -16,21 +16,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tiny_archive import write_apstar, write_archive
 
-from labtools import catalog
-from labtools.apstar import WAVELENGTH, BadSpectrumFile, read_apstar
-from labtools.catalog import (
+from labtools.apstar import read_apstar
+from labtools.continuum import normalize
+from labtools.errors import BadFile
+from labtools.isochrones import read_mist
+from labtools.jwst.frames import read_frame
+from labtools.sdss import catalog
+from labtools.sdss.catalog import (
     COLUMNS,
-    CatalogError,
     load_catalog,
     read_allstar,
     read_tables,
     save_catalog,
     tidy,
 )
-from labtools.continuum import normalize
-from labtools.frames import BadTableFile, read_frame
-from labtools.isochrones import BadMistFile, read_mist
-from labtools.starfiles import check_whole, pack, place_of, read_continuum_pixels, read_star
+from labtools.sdss.files import check_whole, pack, place_of, read_continuum_pixels, read_star
+from labtools.spectra import WAVELENGTH
 
 STAR = "2M00000001+0000001"
 fuzz = settings(
@@ -91,7 +92,7 @@ def test_damaged_apstar_files(whole, tmp_path, harm):
     path.write_bytes(harm(whole.read_bytes()))
     try:
         assert_trustworthy(read_apstar(path))
-    except BadSpectrumFile as fault:
+    except BadFile as fault:
         message = str(fault)
     else:
         message = str(path)
@@ -104,7 +105,7 @@ def test_damaged_apstar_files(whole, tmp_path, harm):
 def test_damaged_headers_of_apstar_files(whole, tmp_path, harm):
     path = tmp_path / "apStar.fits"
     path.write_bytes(harm(whole.read_bytes()))
-    with suppress(BadSpectrumFile):
+    with suppress(BadFile):
         assert_trustworthy(read_apstar(path))
 
 
@@ -115,7 +116,7 @@ def test_only_whole_files_count(whole, tmp_path, harm):
     path.write_bytes(harm(whole.read_bytes()))
     try:
         check_whole(path, STAR)
-    except BadSpectrumFile:
+    except BadFile:
         return
     assert path.stat().st_size % 2880 == 0
 
@@ -133,7 +134,7 @@ def test_headers_that_say_something_else(whole, tmp_path, key, value):
     with fits.open(whole) as hdus:
         hdus[0].header[key] = value
         hdus.writeto(path, overwrite=True)
-    with suppress(BadSpectrumFile):
+    with suppress(BadFile):
         assert_trustworthy(read_apstar(path))
 
 
@@ -157,7 +158,7 @@ def test_images_of_every_kind(tmp_path, flux, error, mask, kind, shape):
         image[..., 5:9] = value
     with np.errstate(over="ignore"):
         fits.HDUList([primary, *map(fits.ImageHDU, images)]).writeto(path, overwrite=True)
-    with suppress(BadSpectrumFile):
+    with suppress(BadFile):
         assert_trustworthy(read_apstar(path))
 
 
@@ -167,7 +168,7 @@ def test_damaged_compact_files(whole, tmp_path, harm):
     source, path = tmp_path / "apStar.fits", tmp_path / "apStar.npz"
     source.write_bytes(whole.read_bytes())
     path.write_bytes(harm(pack(source, path).read_bytes()))
-    with suppress(BadSpectrumFile):
+    with suppress(BadFile):
         assert_trustworthy(read_star(path, STAR))
 
 
@@ -276,7 +277,7 @@ def test_tables_with_strange_cells(table, cells):
     table = table.astype(object)
     for name, row, value in cells:
         table.loc[row, name] = value
-    with suppress(CatalogError):
+    with suppress(BadFile):
         assert_catalog(tidy(table, "test"))
 
 
@@ -289,7 +290,7 @@ def test_answers_of_skyserver(body):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalog, "SDSS", SimpleNamespace(query_sql=query_sql))
         patch.setattr(catalog, "BACKOFF", 0)
-        with pytest.raises(CatalogError):
+        with pytest.raises(BadFile):
             catalog.query_catalog(["M15"])
 
 
@@ -308,7 +309,7 @@ def test_damaged_answers_of_skyserver(table, harm):
         patch.setattr(catalog, "ATTEMPTS", 1)
         try:
             assert_catalog(catalog.query_catalog(["M15"]))
-        except CatalogError:
+        except BadFile:
             return
 
 
@@ -320,7 +321,7 @@ def test_damaged_catalogues_in_the_cache(table, tmp_path, harm):
     path.write_bytes(harm(path.read_bytes()))
     try:
         found = load_catalog(path)
-    except CatalogError:
+    except BadFile:
         return
     pd.testing.assert_frame_equal(found, good)
 
@@ -333,7 +334,7 @@ def test_damaged_allstar_files(table, tmp_path, harm):
     path = tmp_path / "allStar.fits"
     path.unlink(missing_ok=True)
     path.write_bytes(harm(write_allstar(path, table).read_bytes()))
-    with suppress(CatalogError):
+    with suppress(BadFile):
         assert_catalog(read_allstar(path))
 
 
@@ -349,7 +350,7 @@ def test_damaged_mist_files(tmp_path, harm):
     path.write_bytes(harm(mist_text([9.8], -1.0).encode()))
     try:
         table = read_mist(path)
-    except BadMistFile:
+    except BadFile:
         return
     assert np.isfinite(table[["eep", "age", "feh_init", "teff", "log_g", "phase"]].to_numpy()).all()
 
@@ -373,5 +374,5 @@ def table_file(tmp_path_factory):
 def test_damaged_hdf5_tables(table_file, tmp_path, harm):
     path = tmp_path / "damaged.h5"
     path.write_bytes(harm(table_file.read_bytes()))
-    with suppress(BadTableFile):
+    with suppress(BadFile):
         assert isinstance(read_frame(path, "allstar"), pd.DataFrame)

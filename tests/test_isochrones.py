@@ -9,10 +9,8 @@ from urllib.parse import parse_qs
 import numpy as np
 import pytest
 
-from labtools import download
-from labtools.download import TransferError
 from labtools.isochrones import (
-    BadMistFile,
+    BadFile,
     approximate_giant_branch,
     approximate_isochrone,
     best_isochrone,
@@ -21,6 +19,8 @@ from labtools.isochrones import (
     isochrone,
     read_mist,
 )
+from labtools.sdss import http as download
+from labtools.sdss.http import TransferError
 
 EEPS = np.arange(400, 640)
 RULE = "# " + "-" * 86
@@ -151,7 +151,7 @@ def test_giant_branch_wants_one_isochrone_with_giants(grid):
 def test_a_damaged_file_is_refused_with_its_name(damage, message, tmp_path):
     path = tmp_path / "bad.iso.cmd"
     path.write_text(damage(mist_text([9.7, 9.9], 0.0)))
-    with pytest.raises(BadMistFile, match=message) as caught:
+    with pytest.raises(BadFile, match=message) as caught:
         read_mist(path)
     assert "bad.iso.cmd" in str(caught.value)
 
@@ -183,7 +183,7 @@ def test_a_mist_file_is_preferred_to_the_approximation(grid):
     assert "approximation" in best_isochrone(6, 0.3, grid.parent).attrs["source"]
     assert "approximation" in best_isochrone(6, 0, grid.parent / "empty").attrs["source"]
     (grid.parent / "zzz.iso").write_text("<html>")
-    with pytest.raises(BadMistFile, match=r"zzz\.iso"):
+    with pytest.raises(BadFile, match=r"zzz\.iso"):
         best_isochrone(6, 0.3, grid.parent)
 
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 
-from labtools import atmosphere, synthesis
-from labtools.apstar import WAVELENGTH
-from labtools.synthesis import air_to_vacuum, read_lines, synthesize
+from labtools.simulation import atmosphere, synthesis
+from labtools.simulation.synthesis import air_to_vacuum, read_lines, synthesize
+from labtools.spectra import WAVELENGTH
 
 CHIPS = ((322, 3242), (3648, 6048), (6412, 8306))
 PIXELS = np.concatenate([np.arange(*chip) for chip in CHIPS])

@@ -50,7 +50,7 @@ def main():
     survey = labtools.open_survey()
     giants, spectra = labtools.normalized_giants(survey)
     training, validation = labtools.split_by_star(giants.index, seed=17)
-    labels = giants.loc[training, list(LABELS)]
+    labels = giants.loc[training, LABELS]
     teach, test = spectra.sel(star=training), spectra.sel(star=validation)
     train_time, model = timed(lambda: Cannon.train(teach, labels))
     fit_time, _ = timed(lambda: model.fit(test))

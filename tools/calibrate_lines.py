@@ -1,7 +1,7 @@
 """Make data/lines.csv: known lines, CO bands from molecular constants, and strengths measured on real giants.
 
 The target is a Cannon trained on real APOGEE giants (coefficients of DR10), evaluated along the giant
-branch. Strengths are found by Gauss-Newton steps through `labtools.synthesis.synthesize` itself. Positions
+branch. Strengths are found by Gauss-Newton steps through `labtools.simulation.synthesis.synthesize` itself. Positions
 come, in this order, from data/known_lines.csv, from molecular constants, and from minima of the real
 spectra. A minimum takes the species whose response to the labels it shows, by name if a list has such a
 line there, else with a question mark. Deterministic; five to ten minutes on two cores.
@@ -21,7 +21,7 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from labtools.apstar import WAVELENGTH
-from labtools.synthesis import synthesize
+from labtools.simulation.synthesis import synthesize
 
 MG_STRONG = np.array([15753.20, 15770.11])
 WINDOW = 1.3  # Angstrom on either side of a line in which its strength shows

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from labtools.synthesis import air_to_vacuum, read_lines
+from labtools.simulation.synthesis import air_to_vacuum, read_lines
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 COLUMNS = ["species", "wavelength", "ep", "loggf", "source"]

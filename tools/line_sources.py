@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import tables
 
-from labtools.synthesis import air_to_vacuum
+from labtools.simulation.synthesis import air_to_vacuum
 
 __all__ = ["COLUMNS", "brackett_lines", "co_lines", "name_lines", "read_lists", "start_lines"]
 

@@ -9,8 +9,10 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
-from labtools.apstar import LAB_BITS, WAVELENGTH, BadSpectrumFile, bit_value, read_apstar
-from labtools.download import writing
+from labtools.apstar import read_apstar
+from labtools.cache import writing
+from labtools.errors import BadFile
+from labtools.spectra import GRID, LAB_BITS, WAVELENGTH
 
 __all__ = [
     "check_whole",
@@ -28,7 +30,6 @@ TELESCOPES = ("apo25m", "apo1m", "lco25m")
 _NAME = r"[A-Za-z0-9+_-][A-Za-z0-9+_.-]{0,63}"
 _IMAGES = {"flux": np.float32, "error": np.float32, "mask": np.int32}
 _ONE_READER = threading.Lock()  # astropy's warnings are caught, and their filters belong to all threads
-_COMMON_GRID = np.r_[322:3242, 3648:6048, 6412:8306]
 
 
 def place_of(row):
@@ -62,23 +63,23 @@ def expected_bytes(nvisits):
 
 
 def check_whole(path, star):
-    """Raise BadSpectrumFile, saying what is wrong, unless `path` is a whole FITS file of `star`."""
+    """Raise BadFile, saying what is wrong, unless `path` is a whole FITS file of `star`."""
     path = Path(path)
     with open(path, "rb") as file:
         start = file.read(512)
     if not start.startswith(b"SIMPLE  ="):
         html = b"<" in start.lstrip()[:1] or b"<html" in start.lower()
-        raise BadSpectrumFile("an HTML page, perhaps of the network's login" if html else "not a FITS file")
+        raise BadFile("an HTML page, perhaps of the network's login" if html else "not a FITS file")
     try:
         headers, end = _headers(path)
         found = str(headers[0]["OBJID"]).strip()
     except Exception as fault:  # astropy raises many kinds on damaged headers
-        raise BadSpectrumFile(f"a damaged FITS file ({fault})") from fault
+        raise BadFile(f"a damaged FITS file ({fault})") from fault
     size = path.stat().st_size
     if len(headers) < 4 or end != size:
-        raise BadSpectrumFile(f"not a whole file: {size} bytes, and {len(headers)} HDUs of {end} bytes")
+        raise BadFile(f"not a whole file: {size} bytes, and {len(headers)} HDUs of {end} bytes")
     if found != star:
-        raise BadSpectrumFile(f"the spectrum of another star, {found}")
+        raise BadFile(f"the spectrum of another star, {found}")
 
 
 def _headers(path):
@@ -122,15 +123,15 @@ def read_checksums(path):
 def read_star(path, star):
     """Dataset with one star from its apStar file, or from the compact form of it.
 
-    Raises BadSpectrumFile if the file is damaged, of another star, or not on the survey's 8575 pixels.
+    Raises BadFile if the file is damaged, of another star, or not on the survey's 8575 pixels.
     """
     with _ONE_READER:
         spectrum = _unpack(path) if Path(path).suffix == ".npz" else read_apstar(path)
     if spectrum.star.item() != star:
-        raise BadSpectrumFile(f"{path}: the spectrum of {spectrum.star.item()}, not of {star}")
+        raise BadFile(f"{path}: the spectrum of {spectrum.star.item()}, not of {star}")
     wavelength = spectrum.wavelength.values
     if wavelength.shape != WAVELENGTH.shape or not np.allclose(wavelength, WAVELENGTH, rtol=1e-9, atol=0):
-        raise BadSpectrumFile(f"{path}: {wavelength.size} pixels that are not the {WAVELENGTH.size} of the survey")
+        raise BadFile(f"{path}: {wavelength.size} pixels that are not the {WAVELENGTH.size} of the survey")
     return spectrum
 
 
@@ -139,7 +140,7 @@ def pack(source, path):
 
     The bytes of each image are stored by their significance, which lets zlib compress them. Returns `path`.
     """
-    spectrum = read_apstar(source, bits=())
+    spectrum = read_apstar(source, bits=0)
     images = {name: _by_significance(spectrum[name].values[0], kind) for name, kind in _IMAGES.items()}
     with writing(path) as part, open(part, "wb") as file:
         np.savez_compressed(file, star=spectrum.star.values, **images)
@@ -159,8 +160,8 @@ def _unpack(path):
     except FileNotFoundError:
         raise
     except Exception as fault:  # numpy and zipfile raise many kinds on damaged files
-        raise BadSpectrumFile(f"{path}: not a packed spectrum, or a damaged one ({fault})") from fault
-    masked = images["mask"] & bit_value(LAB_BITS) != 0
+        raise BadFile(f"{path}: not a packed spectrum, or a damaged one ({fault})") from fault
+    masked = images["mask"] & int(LAB_BITS) != 0
     images["error"] = np.where(masked, np.float32(np.inf), images["error"])
     dims = ("star", "wavelength")
     return xr.Dataset(
@@ -206,8 +207,8 @@ def read_continuum_pixels(path):
             f"{path}: no 1-D boolean array with the continuum pixels among {', '.join(arrays) or 'nothing'}"
         )
     wavelength = arrays.get("wavelengths", arrays.get("wavelength"))
-    if wavelength is None and trusted.size == _COMMON_GRID.size:
-        wavelength = WAVELENGTH[_COMMON_GRID]
+    if wavelength is None and trusted.size == GRID.size:
+        wavelength = WAVELENGTH[GRID]
     return xr.DataArray(
         trusted, coords={"wavelength": _on_grid(path, wavelength, trusted.size)}, name="continuum_pixels"
     )

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from labtools.checkpoints import checkpoint_path, save_figures, student_name, write_checkpoint
+from labtools.handin import checkpoint_path, save_figures, student_name, write_checkpoint
 
 pypdf = pytest.importorskip("pypdf")
 SURVEY = SimpleNamespace(title="simulated survey")

@@ -9,19 +9,18 @@ import requests
 from sdss_server import HTML, SdssServer
 from tiny_archive import write_apstar
 
-from labtools import download
-from labtools.download import (
-    CacheError,
+from labtools.cache import writing
+from labtools.errors import CacheError, TransferError
+from labtools.sdss import http as download
+from labtools.sdss.files import check_whole
+from labtools.sdss.http import (
     NotOnServer,
     Stopped,
-    TransferError,
     WrongFile,
     fetch,
     gather,
     new_session,
-    writing,
 )
-from labtools.starfiles import check_whole
 
 STAR = "2M00000001+0000001"
 FILE = "sas/apStar-dr17-2M00000001+0000001.fits"

@@ -6,8 +6,9 @@ import xarray as xr
 from astropy.io import fits
 from tiny_archive import PIXELS, write_apstar
 
-from labtools.apstar import WAVELENGTH, BadSpectrumFile, read_apstar
-from labtools.starfiles import (
+from labtools.apstar import read_apstar
+from labtools.errors import BadFile
+from labtools.sdss.files import (
     check_whole,
     expected_bytes,
     pack,
@@ -16,6 +17,7 @@ from labtools.starfiles import (
     read_continuum_pixels,
     read_star,
 )
+from labtools.spectra import WAVELENGTH
 
 STAR = "2M00000001+0000001"
 
@@ -60,27 +62,27 @@ def test_real_files_pass(shared_data):
 @pytest.mark.parametrize("kept", [0, 1, 79, 2880, 5000, 8640, 100_000, -2880, -1])
 def test_a_truncated_file_does_not(path, kept):
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(BadSpectrumFile):
+    with pytest.raises(BadFile):
         check_whole(path, STAR)
 
 
 def test_a_file_with_more_behind_it_does_not(path):
     path.write_bytes(path.read_bytes() + b"\0" * 2880)
-    with pytest.raises(BadSpectrumFile):
+    with pytest.raises(BadFile):
         check_whole(path, STAR)
 
 
 def test_the_file_of_another_star_does_not(path):
-    with pytest.raises(BadSpectrumFile, match="another star"):
+    with pytest.raises(BadFile, match="another star"):
         check_whole(path, "2M99999999+9999999")
-    with pytest.raises(BadSpectrumFile, match="not of 2M99999999"):
+    with pytest.raises(BadFile, match="not of 2M99999999"):
         read_star(path, "2M99999999+9999999")
 
 
 def test_a_spectrum_on_another_grid_is_refused(path):
     with fits.open(path, mode="update") as hdus:
         hdus[0].header["CDELT1"] = 6.1e-6
-    with pytest.raises(BadSpectrumFile, match="not the 8575"):
+    with pytest.raises(BadFile, match="not the 8575"):
         read_star(path, STAR)
 
 
@@ -97,7 +99,7 @@ def test_the_compact_form_loses_nothing(path, tmp_path):
 def test_a_damaged_compact_file_is_refused(path, tmp_path, damage):
     packed = pack(path, tmp_path / "star.npz")
     packed.write_bytes(damage(packed.read_bytes()))
-    with pytest.raises(BadSpectrumFile, match="packed"):
+    with pytest.raises(BadFile, match="packed"):
         read_star(packed, STAR)
 
 
@@ -107,7 +109,7 @@ def test_pickles_are_never_opened(tmp_path):
             return open, (str(tmp_path / "sprung"), "w")
 
     np.savez(tmp_path / "trap.npz", star=np.array([Trap()], object), trusted=np.array([Trap()], object))
-    with pytest.raises(BadSpectrumFile):
+    with pytest.raises(BadFile):
         read_star(tmp_path / "trap.npz", STAR)
     with pytest.raises(ValueError, match="not a readable"):
         read_continuum_pixels(tmp_path / "trap.npz")

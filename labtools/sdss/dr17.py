@@ -1,7 +1,6 @@
-"""Where stars come from: the SDSS archive (DR17), downloaded and cached, or a simulated one of its layout."""
+"""APOGEE in SDSS DR17: what the archive gives, downloaded when it is needed and kept."""
 
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -12,20 +11,19 @@ from pathlib import Path
 
 from astroquery.sdss import conf
 
-from labtools.apstar import BadSpectrumFile, read_apstar
-from labtools.catalog import (
+from labtools.apstar import read_apstar
+from labtools.cache import sha256_of
+from labtools.errors import ArchiveError, BadFile, CacheError, TransferError
+from labtools.sdss.catalog import (
     FIELDS,
-    CatalogError,
     load_catalog,
     query_catalog,
     query_fields,
     read_allstar,
-    read_tables,
     save_catalog,
     sql_of,
 )
-from labtools.download import CacheError, NotOnServer, TransferError, checksum, fetch, may_pass, new_session
-from labtools.starfiles import (
+from labtools.sdss.files import (
     check_whole,
     copies_of,
     expected_bytes,
@@ -35,80 +33,18 @@ from labtools.starfiles import (
     read_continuum_pixels,
     read_star,
 )
-from labtools.survey import ArchiveError, Survey, from_disk, left_out
+from labtools.sdss.http import NotOnServer, fetch, may_pass, new_session
+from labtools.sdss.survey import Survey, from_disk
+from labtools.settings import setting
 
-__all__ = ["ArchiveError", "SdssSurvey", "SimulatedSurvey", "left_out", "open_survey"]
+__all__ = ["SdssSurvey"]
 
-DATA = Path(__file__).resolve().parents[1] / "data"
 COURSE = "https://raw.githubusercontent.com/ucb-datalab/course_materials_fa2025/main/labs/lab2_data/"
 COURSE_FILES = {
     "mystery_spec_wiped.fits": "ab9278a490042cbfea047447150dc84b8c77a77966fdb8d38778ecb9653a5d2c",
     "cannon_continuum_apogee.npz": "5fe07f06360ec109b58f8d325c23ae8cd0ea68279aa62737cea59ed5f8bdc48f",
 }
 ANNOUNCE = 50  # files to download, from which on space and time are announced
-
-
-def open_survey(name=None, root=None):
-    """The survey that the notebooks work on.
-
-    Parameters
-    ----------
-    name : "simulated" or "dr17"; None takes LAB_SURVEY from the environment, or "simulated".
-    root : folder of its files; None takes LAB_DATA, or the folder `data` of the repository. LAB_DATA_SHARED
-        may name further such folders (separated like those of PATH), which are read and never written.
-
-    Returns
-    -------
-    An object with `name`, `title` (for figures), `root`, `catalog()`, `spectra(ids)`, `mystery()` and
-    `continuum_pixels()`. Raises ValueError for another name.
-    """
-    name = name or os.environ.get("LAB_SURVEY") or "simulated"
-    surveys = {survey.name: survey for survey in (SimulatedSurvey, SdssSurvey)}
-    if name not in surveys:
-        raise ValueError(f"there is no survey {name!r}: set LAB_SURVEY to one of {', '.join(surveys)}")
-    shared = [Path(folder) for folder in os.environ.get("LAB_DATA_SHARED", "").split(os.pathsep) if folder]
-    root = Path(root or os.environ.get("LAB_DATA") or DATA).expanduser().absolute()
-    return surveys[name](root, tuple(shared))
-
-
-class SimulatedSurvey(Survey):
-    """The archive that `labtools.simulate` writes below `root`, once."""
-
-    name = "simulated"
-    title = "simulated survey"
-
-    def _folder(self):
-        from labtools import simulate
-
-        return Path(simulate.write_survey(self.root))
-
-    def _folders(self):
-        return [self._folder()]
-
-    @property
-    def version(self):
-        """What the data depend on: version, seed and a digest of the code that made them."""
-        return self._folder().name
-
-    def catalog(self):
-        """All stars of the survey, uncut: see `labtools.catalog.tidy`."""
-        catalog = read_tables(self._folder())
-        catalog.attrs.update(survey=self.title, source=self.title)
-        return catalog
-
-    def mystery(self):
-        """Raw spectrum of the star without labels: Dataset with one star."""
-        return read_apstar(self._folder() / "mystery.fits")
-
-    def continuum_pixels(self):
-        """Which pixels show the continuum: boolean DataArray over wavelength (7214, Angstrom, vacuum)."""
-        return read_continuum_pixels(self._folder() / "continuum_pixels.npz")
-
-    def truth(self):
-        """What no real survey has: the true labels of all stars (`labtools.population.draw_population`)."""
-        from labtools import simulate
-
-        return simulate.read_truth(self._folder())
 
 
 class SdssSurvey(Survey):
@@ -121,14 +57,14 @@ class SdssSurvey(Survey):
         return [folder / self.name for folder in (self.root, *self.shared)]
 
     def catalog(self):
-        """All stars of the lab's four fields, uncut: see `labtools.catalog.tidy`.
+        """All stars of the lab's four fields, uncut: see `labtools.sdss.catalog.tidy`.
 
         They come from an allStar file of DR17 if one lies in the data folder (labels of the run
         synspec_rev1), else from SkyServer (run synspec); `attrs` says which, and when. LAB_FIELDS names other
-        fields, separated by commas, or "all". Raises CatalogError if neither gives a catalogue, CacheError if
+        fields, separated by commas, or "all". Raises BadFile if neither gives a catalogue, CacheError if
         it cannot be kept.
         """
-        named = os.environ.get("LAB_FIELDS", "")
+        named = setting("FIELDS")
         fields = None if named == "all" else tuple(filter(None, map(str.strip, named.split(",")))) or FIELDS
         allstar, about = self.find("allStar*-dr17-*.fits"), {"survey": self.title, "fields": fields or "all"}
         if allstar:
@@ -152,7 +88,7 @@ class SdssSurvey(Survey):
             return None
         try:
             catalog = load_catalog(path)
-        except CatalogError as fault:
+        except BadFile as fault:
             warnings.warn(f"{fault}; it is made again", stacklevel=3)
             return None
         if catalog.attrs["server"] != server:
@@ -201,13 +137,13 @@ class SdssSurvey(Survey):
         """A star's spectrum from the disk, or else from the server."""
         try:
             return from_disk(self._folders(), star, row)
-        except (NotOnServer, BadSpectrumFile):
+        except (NotOnServer, BadFile):
             place, folder = place_of(row), self.root / self.name
 
         def check(part):
             check_whole(part, star)
-            if sums.get(place) not in (None, checksum(part, "sha1")):
-                raise BadSpectrumFile("its sha1 is not that of the archive's list")
+            if sums.get(place) not in (None, sha256_of(part, "sha1")):
+                raise BadFile("its sha1 is not that of the archive's list")
 
         if keep == "files":
             path = fetch(_address(place), folder / "sas" / place, check, session, stop=stop)
@@ -222,27 +158,18 @@ class SdssSurvey(Survey):
         return read_apstar(self._course_file("mystery_spec_wiped.fits"))
 
     def continuum_pixels(self):
-        """Which pixels show the continuum by the map of the course: boolean DataArray over wavelength (7214).
-
-        Where that map can be had nowhere a warning says so, and the map of the simulated survey is used.
-        """
-        try:
-            path = self.find("continuum_pixels_apogee.npz", DATA)
-            return read_continuum_pixels(path or self._course_file("cannon_continuum_apogee.npz"))
-        except ArchiveError as fault:
-            from labtools import simulate
-
-            warnings.warn(f"{fault} The lab's own map of continuum pixels is used.", stacklevel=2)
-            return simulate.continuum_map()
+        """Which pixels show the continuum by the map of the course: boolean DataArray over wavelength (7214)."""
+        path = self.find("continuum_pixels_apogee.npz")
+        return read_continuum_pixels(path or self._course_file("cannon_continuum_apogee.npz"))
 
     def _course_file(self, name):
         """Path of a file of the course, fetched if it is in none of the data folders."""
-        here = self.find(name, DATA)
+        here = self.find(name)
         if here:
             return here
 
         def check(part):
-            if checksum(part) != COURSE_FILES[name]:
+            if sha256_of(part) != COURSE_FILES[name]:
                 raise ValueError("it is not the file that this lab knows (its sha256 differs)")
 
         try:

@@ -1,8 +1,6 @@
 """A simulated JWST/APOGEE pair: giants drawn at random, their model spectra, the two HDF5 files of the real pair."""
 
 import warnings
-from hashlib import sha256
-from inspect import getsource
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +10,8 @@ from astropy.coordinates import Angle
 from astropy.io import fits
 from tqdm import tqdm
 
-from labtools import population, synthesis
-from labtools.apstar import WAVELENGTH
-from labtools.cache import cached_folder
-from labtools.nirspec import (
+from labtools.cache import cached_folder, sha256_of
+from labtools.jwst.pair import (
     CATALOGUE_COLUMNS,
     ELEMENTS,
     FILES,
@@ -25,19 +21,22 @@ from labtools.nirspec import (
     catalogue_in_x_h,
     name_of,
 )
-from labtools.synthesis import read_lines, synthesize
+from labtools.settings import table
+from labtools.simulation import population, synthesis
+from labtools.simulation.synthesis import LINE_TABLE, read_lines, synthesize
+from labtools.spectra import CHIPS, WAVELENGTH
 
 __all__ = ["apogee_spectra", "draw_catalogue", "wide_lines", "write_pair"]
 
-LINES = Path(__file__).resolve().parents[1] / "data" / "lines_jwst.csv"
+LINES = table("lines_jwst.csv")
 WAVELENGTHS = np.linspace(9000, 18000, PIXELS)
 RESOLUTION = 2700  # NIRSpec with G140H
 SNR = 200  # per pixel of the JWST spectra
 FULL = 19_800
 MISSING = 11_215  # the row of the full catalogue whose model does not exist
 REPEATED = 798  # rows of the full catalogue that repeat a star
-RECORDED = ((243, 3364), (3578, 6169), (6335, 8421))
-"""Pixels of the three chips of APOGEE; between them nothing is recorded."""
+VERSION = 1
+"""Raise this whenever the pair of a seed changes."""
 
 
 def wide_lines():
@@ -145,15 +144,12 @@ def _write_catalogue(path, table):
         table.assign(**encoded).to_hdf(path, key="allstar", mode="w")
 
 
-def write_pair(root, stars=2000, seed=42):
-    """Write a simulated pair below `root`/cache, unless it is there; returns its folder.
+def write_pair(folders, stars=2000, seed=42):
+    """A simulated pair in one of `folders`, or else written to the first; returns its folder.
 
-    About 30 ms of computing and 34 kB for each star. The folder is named after all that made it, is written under a
-    temporary name and renamed when whole; older ones are removed.
+    About 30 ms of computing and 34 kB for each star.
     """
-    content = repr((stars, seed)) + getsource(population) + getsource(synthesis) + Path(__file__).read_text()
-    key = sha256(content.encode() + LINES.read_bytes() + synthesis.LINE_TABLE.read_bytes()).hexdigest()[:10]
-    name = f"simulated-jwst-{stars}-seed{seed}"
+    tables = sha256_of(LINES)[:4] + sha256_of(LINE_TABLE)[:4]
 
     def write(folder):
         table = draw_catalogue(stars, seed)
@@ -161,7 +157,7 @@ def write_pair(root, stars=2000, seed=42):
         rows = table.index.delete(MISSING * stars // FULL)
         _write_jwst(folder / FILES[1], table.rename(columns=str.lower), rows, seed)
 
-    return cached_folder(Path(root) / "cache" / f"{name}-{key}", write, f"{name}-*")
+    return cached_folder(folders, f"simulated-jwst-{stars}-seed{seed}-v{VERSION}-{tables}", write)
 
 
 def apogee_spectra(catalogue, names, root=None, seed=42):
@@ -185,7 +181,7 @@ def apogee_spectra(catalogue, names, root=None, seed=42):
         flux = flux + error * rng.standard_normal(flux.shape)
         source = "simulated APOGEE spectra"
     recorded = np.zeros(WAVELENGTH.size, bool)
-    for first, last in RECORDED:
+    for first, last in CHIPS:
         recorded[first : last + 1] = True
     bad = ~recorded | ~np.isfinite(flux) | ~(error > 0) | (flux == 0)
     flux, error = np.where(bad, 0, flux), np.where(bad, np.inf, error)

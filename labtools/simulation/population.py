@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from labtools.selection import LABELS
-from labtools.synthesis import complete_labels
+from labtools.simulation.synthesis import complete_labels
 
 __all__ = ["MYSTERY", "catalogue_tables", "draw_population"]
 
@@ -88,7 +88,7 @@ def draw_population(seed):
     extras["field"] = np.where(poor, "M15", rng.choice(list(FIELDS), len(extras)))
     stars = pd.concat([*giants, extras], ignore_index=True)
     n = len(stars)
-    full = complete_labels(stars[list(LABELS)])
+    full = complete_labels(stars[LABELS])
     for element in (
         "c_fe",
         "n_fe",

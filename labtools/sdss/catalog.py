@@ -14,11 +14,11 @@ import pandas as pd
 from astropy.io import fits
 from astroquery.sdss import SDSS, conf
 
-from labtools.download import writing
+from labtools.cache import writing
+from labtools.errors import ArchiveError, BadFile
 
 __all__ = [
     "FIELDS",
-    "CatalogError",
     "load_catalog",
     "query_catalog",
     "query_fields",
@@ -46,10 +46,6 @@ BACKOFF = 1.0  # seconds before the second attempt, doubled for each further one
 TIMEOUT = 120.0
 
 
-class CatalogError(RuntimeError):
-    """No catalogue: the answer or the file is not what it should be; the message says what it is."""
-
-
 def tidy(table, source):
     """The catalogue as the lab uses it, from a table with the columns `COLUMNS` in any case and order.
 
@@ -57,13 +53,13 @@ def tidy(table, source):
     int64, all other numbers float64 with the fillers of the archive (not finite, or below -9000) as NaN. Rows
     that are the same in every column, as a join on a repeated key makes them, are kept once.
 
-    Raises CatalogError, beginning with `source`, if columns are missing or hold something else.
+    Raises BadFile, beginning with `source`, if columns are missing or hold something else.
     """
     table = table.rename(columns=lambda name: str(name).strip().lower())
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing or not table.columns.is_unique:
         what = f"has no column {', '.join(missing)}" if missing else "has two columns of one name"
-        raise CatalogError(f"{source}: the table {what}; its columns are {', '.join(table.columns[:8])} ...")
+        raise BadFile(f"{source}: the table {what}; its columns are {', '.join(table.columns[:8])} ...")
     columns = {name: _column(table[name], name, source) for name in COLUMNS}
     return pd.DataFrame(columns, index=table.index).drop_duplicates().set_index("apogee_id")
 
@@ -76,7 +72,7 @@ def _column(values, name, source):
             return _integers(values)
         numbers = pd.to_numeric(values.replace(["null", "NULL"], np.nan)).astype(float)
     except (TypeError, ValueError, OverflowError) as fault:
-        raise CatalogError(f"{source}: column {name} holds something else than it should ({fault})") from fault
+        raise BadFile(f"{source}: column {name} holds something else than it should ({fault})") from fault
     return numbers.where(np.isfinite(numbers) & (numbers > -9000))
 
 
@@ -105,14 +101,14 @@ def _quoted(name):
 def query_catalog(fields=FIELDS):
     """All stars of `fields` from SkyServer, by a query a field that a count checks, as a `tidy` DataFrame.
 
-    Raises CatalogError if the server does not answer, answers something else than the table, or has no star
+    Raises ArchiveError if the server does not answer, answers something else than the table, or has no star
     there.
     """
     tables = {field: _query_field(field) for field in fields}
     empty = ", ".join(field for field, table in tables.items() if table.empty)
     tables = [table for table in tables.values() if len(table)]
     if not tables:
-        raise CatalogError(f"SkyServer has no star in {empty}: are the names of the fields right?")
+        raise ArchiveError(f"SkyServer has no star in {empty}: are the names of the fields right?")
     if empty:
         warnings.warn(f"SkyServer has no star in {empty}", stacklevel=3)
     return tidy(pd.concat(tables, ignore_index=True), "SkyServer")
@@ -132,11 +128,11 @@ def _query_field(field):
             break
     else:
         counted = f"counts {count.stars.iloc[0]} rows" if len(count) else "gave no count of the rows"
-        raise CatalogError(f"SkyServer {counted} in field {field}, but sent {len(table)}; run this again later")
+        raise ArchiveError(f"SkyServer {counted} in field {field}, but sent {len(table)}; run this again later")
     if table["field"].dtype.kind in "iuf":  # a name such as "0612" was taken for a number
         table["field"] = field
     if (table["field"].astype(str).str.strip().str.lower() != field.lower()).any():
-        raise CatalogError(f"SkyServer sent rows of other fields than {field}, the one asked for")
+        raise ArchiveError(f"SkyServer sent rows of other fields than {field}, the one asked for")
     return table
 
 
@@ -155,7 +151,7 @@ def _ask(sql, columns):
         if [name.lower() for name in answer.colnames] == list(columns):
             return answer.to_pandas().set_axis(list(columns), axis=1)
         fault = f"instead of the table it sent {_plain(' '.join(answer.colnames))!r}"
-    raise CatalogError(
+    raise ArchiveError(
         f"SkyServer ({conf.skyserver_baseurl}) gave no catalogue in {ATTEMPTS} attempts. The last: {fault}. "
         "Wait, or put an allStar file into the data folder (docs/real-data.md)."
     )
@@ -171,7 +167,7 @@ def read_allstar(path, fields=FIELDS):
     """The catalogue from a downloaded allStar or allStarLite FITS file of DR17, read through a memory map.
 
     Only the needed columns of the rows in `fields` (None: of all rows) are copied out of the file, which may
-    be larger than the memory. Returns a `tidy` DataFrame; raises CatalogError if the file is something else.
+    be larger than the memory. Returns a `tidy` DataFrame; raises BadFile if the file is something else.
     """
     try:
         with fits.open(path, memmap=True) as hdus:
@@ -185,9 +181,9 @@ def read_allstar(path, fields=FIELDS):
     except FileNotFoundError:
         raise
     except Exception as fault:  # astropy raises many kinds on damaged files
-        raise CatalogError(f"{path}: not a readable allStar file ({type(fault).__name__}: {fault})") from fault
+        raise BadFile(f"{path}: not a readable allStar file ({type(fault).__name__}: {fault})") from fault
     if table.empty:
-        raise CatalogError(f"{path}: no star of {', '.join(fields or ['any field'])} in it")
+        raise BadFile(f"{path}: no star of {', '.join(fields or ['any field'])} in it")
     return tidy(table, source)
 
 
@@ -220,7 +216,7 @@ def save_catalog(catalog, path, **about):
 
 
 def load_catalog(path):
-    """A catalogue that `save_catalog` wrote, described in `attrs`. Raises CatalogError if it is damaged."""
+    """A catalogue that `save_catalog` wrote, described in `attrs`. Raises BadFile if it is damaged."""
     try:
         first, _, body = Path(path).read_bytes().decode().partition("\n")
         about = json.loads(first.removeprefix("# "))
@@ -228,7 +224,7 @@ def load_catalog(path):
             raise ValueError("its checksum is wrong")
         table = pd.read_csv(io.StringIO(body), dtype=dict.fromkeys(TEXT, str), **_CSV)
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise CatalogError(f"{path}: damaged ({fault}); delete it and run this again") from fault
+        raise BadFile(f"{path}: damaged ({fault}); delete it and run this again") from fault
     catalog = tidy(table, str(path))
     catalog.attrs.update(about)
     return catalog

@@ -9,22 +9,24 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labtools import nirspec, pairs
-from labtools.frames import BadTableFile, read_frame
-from labtools.nirspec import (
+from labtools.jwst import pair as nirspec
+from labtools.errors import BadFile
+from labtools.jwst.frames import read_frame
+from labtools.jwst.pair import (
     catalogue_in_x_h,
     compare_labels,
     flatten,
     index_of,
     match,
     name_of,
-    open_pair,
     read_catalogue,
     read_jwst,
     read_spec1d,
     velocity_of,
 )
-from labtools.synthesis import synthesize
+from labtools.simulation import pair as pairs
+from labtools.simulation.synthesis import synthesize
+from labtools.surveys import open_pair
 
 STARS = 60
 
@@ -161,7 +163,7 @@ def spoil(path, key, change):
 )
 def test_what_is_wrong_with_a_file_is_said(files, key, change, message):
     spoil(files / "JWST_APOGEE.h5", key, change)
-    with pytest.raises(BadTableFile, match=message):
+    with pytest.raises(BadFile, match=message):
         read_jwst(files / "JWST_APOGEE.h5")
 
 
@@ -178,7 +180,7 @@ def test_what_is_wrong_with_a_file_is_said(files, key, change, message):
 def test_what_is_wrong_with_the_catalogue_is_said(files, change, message):
     path = files / "apogee_dr17.h5"
     change(pd.read_hdf(path, "allstar")).to_hdf(path, key="allstar", mode="w")
-    with pytest.raises(BadTableFile, match=message):
+    with pytest.raises(BadFile, match=message):
         read_catalogue(path)
 
 
@@ -199,7 +201,7 @@ def test_a_stranger_s_objects_are_not_unpickled(tmp_path):
 
     table = pd.DataFrame({"APOGEE_ID": [Trap(), Trap()]}, dtype=object)
     table.to_hdf(tmp_path / "evil.h5", key="allstar", mode="w")
-    with pytest.raises(BadTableFile, match=r"pickled object of the kind _?io\.open"):
+    with pytest.raises(BadFile, match=r"pickled object of the kind _?io\.open"):
         read_frame(tmp_path / "evil.h5", "allstar")
     assert not (tmp_path / "run").exists()
     with pytest.raises(pickle.UnpicklingError):
@@ -210,15 +212,15 @@ def test_a_stranger_s_objects_are_not_unpickled(tmp_path):
 def test_files_that_are_no_hdf5(files, content):
     path = files / "JWST_APOGEE.h5"
     path.write_bytes(path.read_bytes()[:40000] if content == "half" else content)
-    with pytest.raises(BadTableFile, match=r"JWST_APOGEE\.h5"):
+    with pytest.raises(BadFile, match=r"JWST_APOGEE\.h5"):
         read_jwst(path)
 
 
 def test_other_formats_of_pandas_and_missing_tables(tmp_path):
     pd.DataFrame({"a": [1.0]}).to_hdf(tmp_path / "t.h5", key="labels", format="table")
-    with pytest.raises(BadTableFile, match="frame_table"):
+    with pytest.raises(BadFile, match="frame_table"):
         read_frame(tmp_path / "t.h5", "labels")
-    with pytest.raises(BadTableFile, match="no table 'spectra', only labels"):
+    with pytest.raises(BadFile, match="no table 'spectra', only labels"):
         read_frame(tmp_path / "t.h5", "spectra")
 
 

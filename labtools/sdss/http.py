@@ -1,13 +1,8 @@
 """Fetching files over HTTP from servers that fail, into a cache that is never left half-written."""
 
-import contextlib
-import errno
-import hashlib
-import os
 import random
 import threading
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +14,17 @@ from requests.exceptions import InvalidSchema
 from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util.retry import Retry
 
+from labtools.cache import writing
+from labtools.errors import TransferError
+
 __all__ = [
-    "CacheError",
     "NotOnServer",
     "Stopped",
-    "TransferError",
     "WrongFile",
-    "checksum",
     "fetch",
     "gather",
     "may_pass",
     "new_session",
-    "writing",
 ]
 
 CONNECTIONS = 4
@@ -45,14 +39,6 @@ LIMIT = 64 * 2**20  # bytes
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 
 
-class TransferError(OSError):
-    """A file could not be fetched; the message gives the address and the `reason`."""
-
-    def __init__(self, url, reason):
-        super().__init__(f"{url}: {reason}")
-        self.reason = reason
-
-
 class NotOnServer(TransferError):
     """The server says that it has no such file (404 or 410)."""
 
@@ -63,10 +49,6 @@ class WrongFile(TransferError):
 
 class Stopped(TransferError):
     """Not tried, or not to its end, because other transfers failed or the user interrupted."""
-
-
-class CacheError(OSError):
-    """The cache could not be written: full, read-only, or in the way of something else."""
 
 
 class _TryAgain(Exception):
@@ -137,12 +119,6 @@ def fetch(url, path, check=None, session=None, attempts=None, limit=LIMIT, stop=
         raise kind(url, reason)
 
 
-def checksum(path, kind="sha256"):
-    """Hexadecimal `kind` checksum of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()
-
-
 def gather(tasks, give_up):
     """Run `tasks` (number -> function of a `threading.Event`) on as many threads as a server likes.
 
@@ -170,35 +146,6 @@ def gather(tasks, give_up):
 def may_pass(fault):
     """Whether a fault is one of the network, so that another time may do better."""
     return isinstance(fault, TransferError) and not isinstance(fault, (NotOnServer, WrongFile))
-
-
-@contextlib.contextmanager
-def writing(path):
-    """Give a temporary path beside `path`; what was written there takes its place if the block ends well.
-
-    Each writer has its own temporary file, so that two processes on one cache do not disturb each other.
-
-    Raises CacheError, naming the folder and what to do, if the folder cannot be written.
-    """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
-    except (TransferError, CacheError):
-        raise
-    except OSError as fault:
-        raise CacheError(fault.errno, f"{_advice(fault)} ({fault}). What is there already is kept.") from fault
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def _advice(fault):
-    if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "The disk is full: make room, or set LAB_DATA to a folder on a larger disk"
-    return "The cache cannot be written: set LAB_DATA to a folder of your own"
 
 
 @dataclass

@@ -14,11 +14,14 @@ import xarray as xr
 from sdss_server import bad_day, serving
 from tiny_archive import FIELDS, STARS, write_apstar, write_archive
 
-from labtools import archive, catalog, download, survey
-from labtools.apstar import WAVELENGTH, read_apstar
-from labtools.archive import ArchiveError, left_out, open_survey
-from labtools.catalog import CatalogError, read_tables
-from labtools.download import CacheError
+from labtools import cache, left_out, open_survey
+from labtools.apstar import read_apstar
+from labtools.errors import ArchiveError, CacheError
+from labtools.sdss import catalog, survey
+from labtools.sdss import dr17 as archive
+from labtools.sdss import http as download
+from labtools.sdss.catalog import read_tables
+from labtools.spectra import WAVELENGTH
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -129,7 +132,7 @@ def test_a_catalogue_of_another_server_is_told(dr17, mirror):
 
 def test_no_catalogue_is_kept_of_a_server_that_is_down(dr17, sdss):
     sdss.fault = lambda path, number: "html"
-    with pytest.raises(CatalogError, match="gave no catalogue"):
+    with pytest.raises(ArchiveError, match="gave no catalogue"):
         dr17.catalog()
     assert not list(dr17.root.rglob("catalog*"))
 
@@ -301,10 +304,11 @@ def test_names_in_a_catalogue_are_never_paths(dr17, sdss, mirror, tmp_path):
 def test_two_processes_share_one_cache(dr17, sdss, mirror):
     sdss.fault = bad_day(seed=3)
     script = (
-        "import sys; from astroquery.sdss import conf; from labtools import archive, catalog, download\n"
+        "import sys; from astroquery.sdss import conf; from labtools import open_survey\n"
+        "from labtools.sdss import catalog, http as download\n"
         "conf.skyserver_baseurl, conf.sas_baseurl = sys.argv[1], sys.argv[1] + '/sas'\n"
         "download.BACKOFF = catalog.BACKOFF = 0.01; download.TIMEOUT = (2, 0.4)\n"
-        "survey = archive.open_survey('dr17', sys.argv[2])\n"
+        "survey = open_survey('dr17', sys.argv[2])\n"
         "print(survey.spectra(survey.catalog().index.unique()).sizes['star'])"
     )
     command = [sys.executable, "-c", script, sdss.url, str(dr17.root)]
@@ -335,7 +339,7 @@ def test_a_cache_that_cannot_be_written_serves_what_it_has(dr17, monkeypatch):
     def read_only(*arguments):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(download.os, "replace", read_only)
+    monkeypatch.setattr(cache.os, "replace", read_only)
     assert dr17.spectra(ids[:8]).sizes["star"] == 8
     with pytest.raises(CacheError, match="LAB_DATA"):
         dr17.spectra(ids)
@@ -405,7 +409,7 @@ def test_without_a_mystery_star_it_is_said_where_to_put_it(sdss, tmp_path, monke
 
 
 def test_without_the_map_of_the_course_the_labs_own_is_used(sdss, tmp_path, monkeypatch):
-    simulate = pytest.importorskip("labtools.simulate")
+    simulate = pytest.importorskip("labtools.simulation.archive")
     monkeypatch.setattr(simulate, "continuum_map", lambda: "the lab's own")
     monkeypatch.setattr(archive, "COURSE", sdss.url + "/nowhere/")
     with pytest.warns(UserWarning, match="own map of continuum pixels is used"):
@@ -431,7 +435,7 @@ def test_the_replica_over_http(shared_data, tmp_path):
 @pytest.fixture
 def simulated(mirror, tmp_path, monkeypatch):
     """The simulated survey, with the small archive in the place of the one that takes long to write."""
-    simulate = pytest.importorskip("labtools.simulate")
+    simulate = pytest.importorskip("labtools.simulation.archive")
     folder = shutil.copytree(mirror, tmp_path / "simulated" / "v0")
     write_apstar(folder / "mystery.fits", "mystery")
     pixels = np.r_[322:3242, 3648:6048, 6412:8306]

@@ -2,7 +2,6 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,13 +9,13 @@ import xarray as xr
 from scipy import fft, sparse
 from scipy.special import dawsn
 
-from labtools.apstar import WAVELENGTH
-from labtools.atmosphere import ATOMS, MOLECULES, h_minus, hydrostatic, populations, rosseland_opacity
+from labtools.settings import table
+from labtools.simulation.atmosphere import ATOMS, MOLECULES, h_minus, hydrostatic, populations, rosseland_opacity
+from labtools.spectra import LIGHT, WAVELENGTH
 
 __all__ = ["air_to_vacuum", "complete_labels", "read_lines", "synthesize"]
 
-LINE_TABLE = Path(__file__).resolve().parents[1] / "data" / "lines.csv"
-LIGHT = 299792.458  # km / s
+LINE_TABLE = table("lines.csv")
 FINE_STEP = np.log(10) * 6e-6 / 3  # ln(wavelength): a third of an APOGEE pixel, 1.38 km / s
 LOG_TAU = np.round(np.arange(-4.0, 1.3, 0.2), 1)  # Rosseland depths of the hydrostatic integration
 CELLS = slice(2, None, 3)  # those that stand for the nine cells of the line transfer, 0.6 dex wide
@@ -223,7 +222,7 @@ def _chunk(model, full):
 def synthesize(labels, wavelength=None, resolution=22500, lines=None, chunk=25):
     """Continuum-normalized spectra of stars with `labels` (DataFrame; see `complete_labels`).
 
-    `wavelength`: increasing vacuum Angstrom, default `labtools.apstar.WAVELENGTH`; `resolution`: lambda / FWHM;
+    `wavelength`: increasing vacuum Angstrom, default `labtools.spectra.WAVELENGTH`; `resolution`: lambda / FWHM;
     `lines`: a table as from `read_lines()`. Returns a float32 DataArray (star, wavelength) in (0, 1].
     Raises ValueError for labels that are missing, not finite or far from cool stars, and for a bad grid.
     """

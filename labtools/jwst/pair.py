@@ -13,7 +13,9 @@ import xarray as xr
 from astropy.io import fits
 from scipy.ndimage import gaussian_filter1d, percentile_filter
 
-from labtools.frames import BadTableFile, read_frame
+from labtools.errors import BadFile
+from labtools.jwst.frames import read_frame
+from labtools.spectra import LIGHT
 
 __all__ = [
     "ELEMENTS",
@@ -24,7 +26,6 @@ __all__ = [
     "index_of",
     "match",
     "name_of",
-    "open_pair",
     "read_catalogue",
     "read_jwst",
     "read_spec1d",
@@ -38,7 +39,6 @@ ELEMENTS = (
 
 STARS_PER_SET = 990
 PIXELS = 8192
-LIGHT = 299792.458  # km/s
 FILES = ("apogee_dr17.h5", "JWST_APOGEE.h5")
 FILLER = -999.0  # values below are no measurements
 RATIOS = ["FE_H" if element == "Fe" else f"{element.upper()}_FE" for element in ELEMENTS]
@@ -73,14 +73,14 @@ def read_catalogue(path):
     """The catalogue of the pair (`apogee_dr17.h5`, table `allstar`): DataFrame indexed by the name of the model.
 
     Columns are those of the file in lower case (apogee_id, teff in K, logg, x_fe, fe_h, their errors, ...); text is
-    str, fillers are NaN. Raises FileNotFoundError, and BadTableFile if columns are missing or rows not numbered.
+    str, fillers are NaN. Raises FileNotFoundError, and BadFile if columns are missing or rows not numbered.
     """
     table = read_frame(path, "allstar")
     missing = [name for name in CATALOGUE_COLUMNS if name not in table and name not in DISPENSABLE]
     if missing:
-        raise BadTableFile(f"{Path(path).name}, table 'allstar' lacks the columns {', '.join(missing)}")
+        raise BadFile(f"{Path(path).name}, table 'allstar' lacks the columns {', '.join(missing)}")
     if table.index.dtype.kind not in "iu" or not table.index.is_unique or len(table) == 0:
-        raise BadTableFile(f"{Path(path).name}: the rows of 'allstar' must be numbered, each number once")
+        raise BadFile(f"{Path(path).name}: the rows of 'allstar' must be numbered, each number once")
     table = table.rename(columns=str.lower)
     for column in table:
         if table[column].dtype.kind == "O":
@@ -88,7 +88,7 @@ def read_catalogue(path):
         elif table[column].dtype.kind == "f" and column not in ("ra", "dec", "vhelio_avg"):
             table[column] = table[column].where(table[column] > FILLER)
     if (table.apogee_id == "").any():
-        raise BadTableFile(f"{Path(path).name}: {(table.apogee_id == '').sum()} rows have no APOGEE_ID")
+        raise BadFile(f"{Path(path).name}: {(table.apogee_id == '').sum()} rows have no APOGEE_ID")
     return table.set_index(pd.Index([name_of(row) for row in table.index], name="name"))
 
 
@@ -101,7 +101,7 @@ def read_jwst(path):
     spectra : Dataset (star, wavelength) of flux, float32, 8192 vacuum wavelengths of 9000 to 18000 Angstrom; the stars
         go by the same names in the same order.
 
-    Raises FileNotFoundError, and BadTableFile for missing tables or columns, other shapes, names of another form,
+    Raises FileNotFoundError, and BadFile for missing tables or columns, other shapes, names of another form,
     labels and spectra of different stars, and values that are not finite.
     """
     file = Path(path).name
@@ -109,18 +109,18 @@ def read_jwst(path):
     labels, flux = read_frame(path, "labels"), read_frame(path, "spectra", np.float32)
     missing = [name for name in JWST_COLUMNS if name not in labels]
     if missing:
-        raise BadTableFile(f"{file}, table 'labels' lacks the columns {', '.join(missing)}")
+        raise BadFile(f"{file}, table 'labels' lacks the columns {', '.join(missing)}")
     if wavelength.size != PIXELS or flux.shape[1] != PIXELS:
         found = f"{wavelength.size} wavelengths and {flux.shape[1]} columns of spectra"
-        raise BadTableFile(f"{file} has {found}, not {PIXELS}")
+        raise BadFile(f"{file} has {found}, not {PIXELS}")
     if not (np.diff(wavelength) > 0).all() or not 8000 < wavelength[0] < wavelength[-1] < 20000:
-        raise BadTableFile(f"{file}: wavelengths must increase and be in Angstrom, about 9000 to 18000")
+        raise BadFile(f"{file}: wavelengths must increase and be in Angstrom, about 9000 to 18000")
     _check_names(file, labels.index, flux.index)
     labels = labels[JWST_COLUMNS].astype(float)
     for what, values in (("labels", labels.to_numpy()), ("spectra", flux.to_numpy())):
         bad = ~np.isfinite(values).all(axis=1)
         if bad.any():
-            raise BadTableFile(f"{file}: {what} of {bad.sum()} stars are not finite, first {labels.index[bad][0]}")
+            raise BadFile(f"{file}: {what} of {bad.sum()} stars are not finite, first {labels.index[bad][0]}")
     labels.columns = ["teff", "logg", *(f"{e.lower()}_h" for e in ELEMENTS)]
     coords = {
         "star": labels.index.to_numpy(str),
@@ -131,14 +131,14 @@ def read_jwst(path):
 
 def _check_names(file, labels, spectra):
     if len(labels) == 0 or not labels.equals(spectra):
-        raise BadTableFile(f"{file}: 'labels' ({len(labels)}) and 'spectra' ({len(spectra)}) name different stars")
+        raise BadFile(f"{file}: 'labels' ({len(labels)}) and 'spectra' ({len(spectra)}) name different stars")
     if not labels.is_unique:
-        raise BadTableFile(f"{file}: a name occurs twice: {labels[labels.duplicated()][0]}")
+        raise BadFile(f"{file}: a name occurs twice: {labels[labels.duplicated()][0]}")
     for name in labels:
         try:
             index_of(name)
         except ValueError as fault:
-            raise BadTableFile(f"{file}: {fault}") from None
+            raise BadFile(f"{file}: {fault}") from None
 
 
 def match(catalogue, labels):
@@ -187,29 +187,6 @@ class Pair:
     catalogue: pd.DataFrame
     labels: pd.DataFrame
     spectra: xr.Dataset
-
-
-def open_pair(root, stars=2000, seed=42):
-    """The pair in the folder `root`: the real files if both are there, else a simulated one of that many stars.
-
-    The simulated one is written once below `root`/cache, in the formats of the real files, and read from
-    there. `stars` may be up to 19,800, the size of the real catalogue. Raises BadTableFile as the readers do, and
-    FileNotFoundError if only one of the real files is there.
-    """
-    root = Path(root)
-    there = [name for name in FILES if (root / name).is_file()]
-    if len(there) == 1:
-        other = FILES[1 - FILES.index(there[0])]
-        raise FileNotFoundError(f"{root.name} holds {there[0]} but not {other}: put both there, or none")
-    folder, title = root, "JWST models of APOGEE stars"
-    if not there:
-        from labtools.pairs import write_pair
-
-        folder, title = write_pair(root, stars, seed), "simulated JWST survey"
-    catalogue = read_catalogue(folder / FILES[0])
-    labels, spectra = read_jwst(folder / FILES[1])
-    spectra.attrs["source"] = title
-    return Pair(title, catalogue, labels, spectra)
 
 
 NEEDED = ("OPT_WAVE", "OPT_COUNTS", "OPT_COUNTS_IVAR", "OPT_MASK")

@@ -7,7 +7,7 @@ import xarray as xr
 from made_up import NAMES, made_up_cannon, made_up_stars
 from scipy import stats
 
-from labtools.calibration import coverage, learn_scatter, residual_modes, widen
+from labtools.coverage import coverage, learn_scatter, residual_modes, widen
 from labtools.posterior import sample_stars
 
 

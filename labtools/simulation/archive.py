@@ -1,12 +1,12 @@
 """The simulated survey: an archive in the formats and folders of SDSS DR17, from forward-model spectra.
 
-The model is that of `labtools.synthesis`; stars and catalogue are those of `labtools.population`. Everything is drawn
-from one seed, and the folder is named after the version, the seed, and a digest of the code and the line table.
+The model is that of `labtools.simulation.synthesis`; stars and catalogue are those of
+`labtools.simulation.population`. Everything is drawn from one seed, and the folder is named after the version of the
+model, the seed, and a digest of the line table.
 """
 
 import io
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +16,20 @@ from astropy.io import fits
 from numpy.polynomial import chebyshev
 from tqdm import tqdm
 
-from labtools.apstar import WAVELENGTH, bit_value
-from labtools.cache import cached_folder
+from labtools.cache import cached_folder, sha256_of
 from labtools.continuum import find_continuum_pixels, normalize
-from labtools.population import MYSTERY, catalogue_tables, draw_population
 from labtools.selection import LABELS
-from labtools.synthesis import LINE_TABLE, complete_labels, synthesize
+from labtools.simulation.population import MYSTERY, catalogue_tables, draw_population
+from labtools.simulation.synthesis import LINE_TABLE, complete_labels, synthesize
+from labtools.spectra import CHIPS, GRID, LIGHT, WAVELENGTH
 
-__all__ = ["GRID", "SEED", "continuum_map", "observe", "read_truth", "write_survey"]
+__all__ = ["SEED", "continuum_map", "observe", "read_truth", "write_survey"]
 
-VERSION = 11
+VERSION = 12
+"""Raise this whenever the spectra or the catalogue of a seed change."""
+
 SEED = 128
-GRID = np.r_[322:3242, 3648:6048, 6412:8306]
-"""Pixels of the combined spectra, three runs, that make the 7214-pixel grid of the lab."""
-
 STARS_FOLDER = Path("sas/dr17/apogee/spectro/redux/dr17/stars")
-CHIPS = ((243, 3364), (3578, 6169), (6335, 8421))
-"""First and last pixel of the blue, green and red chip of a star at rest (examples in DR17 files)."""
-
 SKY_LINES = np.array(
     [15187.1, 15241.0, 15287.8, 15332.4, 15395.3, 15432.2, 15509.8, 15539.7, 15546.1, 15570.2, 15597.6, 15631.4,
      15655.1, 15702.5, 15833.3, 15848.1, 15869.3, 15972.6, 16030.8, 16079.8, 16128.6, 16194.6, 16235.4, 16317.2,
@@ -44,10 +40,9 @@ SKY_LINES = np.array(
 TELLURIC = ((15680, 15790), (16000, 16090), (16430, 16470))
 """Rough ranges of absorption by carbon dioxide and methane in the air, Angstrom, observed frame."""
 
-BAD = bit_value(range(8))
+BAD = 0xFF
 """Pixels of a visit with one of these bits do not enter the combined spectrum."""
 
-LIGHT = 299792.458  # km/s
 KM_PER_PIXEL = LIGHT * 6e-6 * np.log(10)
 
 
@@ -194,7 +189,7 @@ def continuum_map():
     boolean DataArray over the 7214 wavelengths (Angstrom, vacuum) of `GRID`.
     """
     giants = draw_population(SEED).query("kind == 'giant' and peculiar == ''").iloc[::24]
-    model = synthesize(giants.drop(columns=["field", "kind", "peculiar"])[list(LABELS)]).isel(wavelength=GRID)
+    model = synthesize(giants.drop(columns=["field", "kind", "peculiar"])[LABELS]).isel(wavelength=GRID)
     spectra = xr.Dataset({"flux": model, "error": xr.full_like(model, 0.005)})
     everywhere = xr.ones_like(model.wavelength, bool)
     for _ in range(3):
@@ -204,25 +199,16 @@ def continuum_map():
     return find_continuum_pixels(spectra, giants)
 
 
-def _key(seed):
-    makers = ("apstar", "atmosphere", "population", "simulate", "synthesis")
-    sources = [Path(__file__).with_name(f"{name}.py") for name in makers]
-    content = b"".join(path.read_bytes() for path in (LINE_TABLE, *sources))
-    return f"v{VERSION}-seed{seed}-{sha256(content).hexdigest()[:8]}"
-
-
-def write_survey(root, seed=SEED):
-    """Write the simulated archive below `root`/simulated, unless it is there already.
-
-    It is written to a temporary folder, about a minute and 0.8 GB, and renamed when whole; older versions are removed.
+def write_survey(folders, seed=SEED):
+    """The simulated archive in one of `folders`, or else written to the first: half a minute, 0.8 GB.
 
     Returns
     -------
     the folder: apogeeStar.csv and aspcapStar.csv (the catalogue), truth.csv, mystery.fits, continuum_pixels.npz and
     the apStar files in the folders of the SDSS archive.
     """
-    folder = Path(root) / "simulated" / _key(seed)
-    return cached_folder(folder, lambda unfinished: _write_all(unfinished, seed), "v*-seed*")
+    lines = sha256_of(LINE_TABLE)[:8]
+    return cached_folder(folders, f"v{VERSION}-seed{seed}-{lines}", lambda unfinished: _write_all(unfinished, seed))
 
 
 def _write_all(folder, seed, batch=250):
@@ -230,7 +216,7 @@ def _write_all(folder, seed, batch=250):
     first, second = catalogue_tables(truth, seed)
     first.to_csv(folder / "apogeeStar.csv", index=False)
     second.to_csv(folder / "aspcapStar.csv", index=False)
-    mystery = complete_labels(MYSTERY.to_frame("mystery").T[list(LABELS)])
+    mystery = complete_labels(MYSTERY.to_frame("mystery").T[LABELS])
     mystery = mystery.assign(field="N6791", kind="mystery", peculiar="", vhelio=12.0, ra=290.0, dec=37.8)
     mystery[["snr", "nvisits"]] = MYSTERY[["snr", "nvisits"]].to_numpy()
     truth = pd.concat([truth, mystery[truth.columns]])

@@ -14,16 +14,14 @@ import h5py
 import numpy as np
 import pandas as pd
 
-__all__ = ["BadTableFile", "read_frame"]
+from labtools.errors import BadFile
+
+__all__ = ["read_frame"]
 
 
 DAMAGE = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
           ValueError, pickle.UnpicklingError)  # fmt: skip
 """What HDF5, numpy and pickle raise on damaged files."""
-
-
-class BadTableFile(ValueError):
-    """The file is no HDF5 file, or the table is not there, damaged, or of another format."""
 
 
 def _latin1(text, encoding):
@@ -44,7 +42,7 @@ ALLOWED = {
 class _PlainArrays(pickle.Unpickler):
     def find_class(self, module, name):
         if (module, name) not in ALLOWED:
-            raise BadTableFile(f"it holds a pickled object of the kind {module}.{name}, which is not read")
+            raise BadFile(f"it holds a pickled object of the kind {module}.{name}, which is not read")
         return ALLOWED[module, name]
 
 
@@ -53,7 +51,7 @@ def read_frame(path, key, dtype=None):
 
     `dtype` is that of floating-point columns, if it shall be another than in the file (float32 halves the memory).
     Text comes as it was written, for instance as bytes; an index of text as str. Raises FileNotFoundError, and
-    BadTableFile with what is wrong.
+    BadFile with what is wrong.
     """
     path = Path(path)
     if not path.is_file():
@@ -61,26 +59,26 @@ def read_frame(path, key, dtype=None):
     try:
         with h5py.File(path) as file:
             if key not in file:
-                raise BadTableFile(f"it has no table {key!r}, only {', '.join(file) or 'nothing'}")
+                raise BadFile(f"it has no table {key!r}, only {', '.join(file) or 'nothing'}")
             return _frame(file[key], dtype)
-    except BadTableFile as fault:
-        raise BadTableFile(f"{path.name}, table {key!r}: {fault}") from None
+    except BadFile as fault:
+        raise BadFile(f"{path.name}, table {key!r}: {fault}") from None
     except DAMAGE as fault:
-        raise BadTableFile(f"{path.name}, table {key!r} cannot be read, is the file whole? ({fault})") from None
+        raise BadFile(f"{path.name}, table {key!r} cannot be read, is the file whole? ({fault})") from None
 
 
 def _frame(group, dtype):
     kind = group.attrs.get("pandas_type", b"")
     kind = kind.decode() if isinstance(kind, bytes) else str(kind)
     if kind != "frame":
-        raise BadTableFile(f'it is of the kind {kind or "unknown"!r}; write it with to_hdf(..., format="fixed")')
+        raise BadFile(f'it is of the kind {kind or "unknown"!r}; write it with to_hdf(..., format="fixed")')
     columns, index = _axis(group["axis0"]), _axis(group["axis1"])
     parts = []
     for number in range(int(group.attrs["nblocks"])):
         names = _axis(group[f"block{number}_items"])
         values = _values(group[f"block{number}_values"], dtype)
         if values.shape != (len(index), len(names)):
-            raise BadTableFile(f"a block has the shape {values.shape}, not {(len(index), len(names))}")
+            raise BadFile(f"a block has the shape {values.shape}, not {(len(index), len(names))}")
         parts.append(pd.DataFrame(values, index=index, columns=names, copy=False))
     if len(parts) == 1 and parts[0].columns.equals(columns):
         return parts[0]
@@ -99,7 +97,7 @@ def _values(dataset, dtype):
     if h5py.check_vlen_dtype(dataset.dtype) is not None:
         array = _PlainArrays(io.BytesIO(dataset[0].tobytes())).load()
         if not isinstance(array, np.ndarray) or not all(isinstance(v, bytes | str) for v in array.ravel()):
-            raise BadTableFile("its text is not an array of text")
+            raise BadFile("its text is not an array of text")
     elif dtype is not None and dataset.dtype.kind == "f":
         array = dataset.astype(dtype)[()]
     else:

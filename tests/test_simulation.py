@@ -8,11 +8,11 @@ import pytest
 from astropy.io import fits
 
 from labtools import LABELS, Cannon, normalize, select_giants, split_by_star
-from labtools.apstar import LAB_BITS, WAVELENGTH, bit_value, read_apstar
-from labtools.continuum import chips
-from labtools.population import MYSTERY, catalogue_tables, draw_population
-from labtools.simulate import GRID, observe
-from labtools.synthesis import synthesize
+from labtools.apstar import read_apstar
+from labtools.simulation.archive import observe
+from labtools.simulation.population import MYSTERY, catalogue_tables, draw_population
+from labtools.simulation.synthesis import synthesize
+from labtools.spectra import GRID, LAB_BITS, WAVELENGTH, chips
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_catalogue_holds_what_the_cuts_must_remove(truth):
     stars, labels = catalogue_tables(truth, 5)
     catalogue = stars.merge(labels.drop(columns="apogee_id"), on="apstar_id").set_index("apogee_id")
     for gone in (
-        (labels[list(LABELS)] < -9000).any(axis=1),
+        (labels[LABELS] < -9000).any(axis=1),
         stars.snr < 50,
         labels.logg > 4,
         labels.fe_h.between(-9, -1),
@@ -77,15 +77,14 @@ def test_giants_have_two_sequences_and_a_clump(truth):
 @pytest.fixture(scope="module")
 def images():
     star = pd.Series(MYSTERY.to_dict() | {"vhelio": 20.0, "peculiar": "", "nvisits": 3, "snr": 150.0})
-    model = synthesize(MYSTERY.to_frame("m").T[list(LABELS)].astype(float)).values[0]
+    model = synthesize(MYSTERY.to_frame("m").T[LABELS].astype(float)).values[0]
     return model, star, {n: observe(model, star, np.random.default_rng(n)) for n in (1, 2)}
 
 
 def test_noise_is_what_the_error_says(images):
     model, _, observed = images
     spectra = [
-        (flux[0], error[0], (mask[0] & bit_value(LAB_BITS) == 0) & (flux[0] != 0))
-        for flux, error, mask in observed.values()
+        (flux[0], error[0], (mask[0] & int(LAB_BITS) == 0) & (flux[0] != 0)) for flux, error, mask in observed.values()
     ]
     for flux, error, good in spectra:
         smooth = np.full(flux.size, np.nan)
@@ -172,9 +171,9 @@ def test_labels_come_back_out(survey):
     giants = giants[(giants.aspcapflag < 1 << 23) & (giants.starflag == 0)].iloc[::3]
     spectra = normalize(survey.spectra(giants), survey.continuum_pixels())
     teach, test = split_by_star(giants.index, seed=1, fraction=0.75)
-    model = Cannon.train(spectra.sel(star=teach), giants.loc[teach, list(LABELS)])
+    model = Cannon.train(spectra.sel(star=teach), giants.loc[teach, LABELS])
     found = model.fit(spectra.sel(star=test))
-    off = found[list(LABELS)] - survey.truth().loc[test, list(LABELS)]
+    off = found[LABELS] - survey.truth().loc[test, LABELS]
     limits = {"teff": 35, "logg": 0.12, "fe_h": 0.035, "mg_fe": 0.05, "si_fe": 0.05}
     for name, limit in limits.items():
         assert 1.4826 * (off[name] - off[name].median()).abs().median() < limit, name
@@ -186,11 +185,11 @@ def test_similar_stars_have_similar_spectra(survey):
     """Two stars of the same labels, observed with different continua, noise and masks, agree within their noise."""
     truth = survey.truth()
     star = truth[(truth.kind == "giant") & (truth.peculiar == "")].iloc[40]
-    model = synthesize(star[list(LABELS)].astype(float).to_frame("s").T).values[0]
+    model = synthesize(star[LABELS].astype(float).to_frame("s").T).values[0]
     pair = []
     for seed in (1, 2):
         flux, error, mask = observe(model, star, np.random.default_rng(seed))
-        bad = (mask[0] & bit_value(LAB_BITS) > 0) | (flux[0] == 0)
+        bad = (mask[0] & int(LAB_BITS) > 0) | (flux[0] == 0)
         one = survey.mystery()
         one = one.assign(
             flux=one.flux.copy(data=flux[:1]),

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -13,21 +12,19 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
-from labtools.apstar import WAVELENGTH, BadSpectrumFile
-from labtools.download import NotOnServer, Stopped, WrongFile, gather, may_pass
-from labtools.starfiles import copies_of, place_of, read_star
+from labtools.errors import ArchiveError, BadFile
+from labtools.sdss.files import copies_of, place_of, read_star
+from labtools.sdss.http import NotOnServer, Stopped, WrongFile, gather, may_pass
+from labtools.settings import setting
+from labtools.spectra import WAVELENGTH
 
-__all__ = ["ArchiveError", "Survey", "from_disk", "left_out"]
+__all__ = ["Survey", "from_disk", "left_out"]
 
 SHARE = 0.5  # of the spectra asked for; with fewer the lab stops
 LATER = 0.1  # of them; with more that the network kept back the lab stops
 PASSES = 3  # rounds over what a passing fault kept back
 GIVE_UP = 8  # transfers in a row that the network failed, after which no more are tried
 LISTED = 40  # lines of the table of what is left out
-
-
-class ArchiveError(RuntimeError):
-    """The archive did not give what was asked for; the message says why and what to do."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,9 +35,12 @@ class Survey:
     shared: tuple = ()
 
     def __repr__(self):
-        folder = self.root / self.name
-        stars = sum(1 for _ in folder.glob("**/a[ps]Star-*.[fn]*"))
-        return f"<{self.title}: {stars} spectra in {folder}>"
+        return f"<{self.title} in {self.root}>"
+
+    @property
+    def folders(self):
+        """Where data may be: `root`, and the shared folders."""
+        return [self.root, *self.shared]
 
     def spectra(self, ids, keep=None):
         """Raw combined spectra of the stars `ids`, in this order, with a progress bar.
@@ -65,7 +65,7 @@ class Survey:
         half of the spectra are to be had or the network fails, CacheError if the cache cannot be written.
         """
         rows = self._rows(ids)
-        keep = keep or os.environ.get("LAB_KEEP") or "files"
+        keep = keep or setting("KEEP", "files")
         if keep not in ("files", "arrays"):
             raise ValueError(f"keep (or LAB_KEEP) is 'files' or 'arrays', not {keep!r}")
         arrays, missing, later = self._collect(rows, keep)
@@ -140,14 +140,14 @@ class Survey:
 def from_disk(folders, star, row, stop=None):
     """A star's spectrum from the first whole copy of its file in `folders`.
 
-    Raises BadSpectrumFile if no copy is whole, NotOnServer if there is none, ValueError as `place_of`.
+    Raises BadFile if no copy is whole, NotOnServer if there is none, ValueError as `place_of`.
     """
     place = place_of(row)
     fault = NotOnServer(place, "no such file")
     for path in copies_of(place, folders):
         try:
             return read_star(path, star)
-        except BadSpectrumFile as damage:
+        except BadFile as damage:
             fault = damage
     raise fault
 
@@ -164,7 +164,7 @@ def _report(missing, later, asked):
         return
     lines = [f"  {star}  {reason}" for star, reason in list(missing.items())[:LISTED]]
     if len(missing) > LISTED:
-        lines.append(f"  ... and {len(missing) - LISTED} more: labtools.archive.left_out(spectra)")
+        lines.append(f"  ... and {len(missing) - LISTED} more: labtools.sdss.dr17.left_out(spectra)")
     table, found = "\n".join(lines), asked - len(missing)
     if later >= GIVE_UP and later > LATER * asked:
         raise ArchiveError(

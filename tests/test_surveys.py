@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import labtools.sample
+import labtools.surveys
 from labtools import normalize, normalized_giants, open_survey, select_giants
 
 
@@ -30,7 +30,7 @@ def test_another_version_of_the_survey_is_not_served_from_the_cache(survey, monk
         made_by.append(parts)
         return spectra
 
-    monkeypatch.setattr(labtools.sample, "cached", record)
+    monkeypatch.setattr(labtools.surveys, "cached", record)
     normalized_giants(survey)
     monkeypatch.setattr(type(survey), "version", "another")
     normalized_giants(survey)

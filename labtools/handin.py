@@ -4,7 +4,7 @@ import os
 import re
 import textwrap
 import unicodedata
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +13,9 @@ import matplotlib as mpl
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
+
+from labtools.cache import writing
+from labtools.settings import figures_folder, setting
 
 __all__ = ["checkpoint_path", "save_figures", "student_name", "write_checkpoint"]
 
@@ -29,7 +32,7 @@ def student_name():
     Control characters become blanks and blanks are joined; the name is cut at 80 characters. A name
     without a letter or digit is a ValueError, because a file could not be named after it.
     """
-    raw = os.environ.get("LAB_STUDENT", "").strip() or "Firstname Lastname"
+    raw = setting("STUDENT", "Firstname Lastname")
     printable = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in raw)
     name = " ".join(unicodedata.normalize("NFC", printable).split())[:80].strip()
     if not _file_stem(name):
@@ -45,30 +48,22 @@ def _file_stem(name):
     return stem.encode()[:150].decode(errors="ignore").strip("_-")
 
 
-def figures_folder(folder=None):
-    """Where figures go: `folder`, or LAB_FIGURES, or `figures/` of the project, or that below the working directory."""
-    root = Path(__file__).resolve().parents[1]
-    root = root if (root / "pyproject.toml").exists() else Path.cwd()
-    return Path(folder or os.environ.get("LAB_FIGURES") or root / "figures")
-
-
 def checkpoint_path(number, folder=None):
-    """Where checkpoint `number` (1, 2 or 3) is written, below `figures_folder(folder)`."""
+    """Where checkpoint `number` (1, 2 or 3) is written, below `folder`, else LAB_FIGURES or `figures`."""
     if number not in NUMBERS:
         raise ValueError(f"There is no checkpoint {number!r}; the assignment has {NUMBERS}.")
-    return figures_folder(folder) / f"{_file_stem(student_name())}_lab2_cp{number}.pdf"
+    return Path(folder or figures_folder("figures")) / f"{_file_stem(student_name())}_lab2_cp{number}.pdf"
 
 
 def save_figures(figures, folder=None):
     """Export figures, a dict of name -> matplotlib Figure, as PNG files; returns the names of the files.
 
-    `folder` is as for `figures_folder`. Each file appears whole or not at all.
+    `folder` is by default that of `labtools.settings.figures_folder`. Each file appears whole or not at all.
     """
     _check_figures(figures)
-    folder = figures_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(folder or figures_folder())
     for name, figure in figures.items():
-        with _replacing(folder / f"{name}.png") as part:
+        with writing(folder / f"{name}.png") as part:
             figure.savefig(part, format="png", metadata={"Software": None})
     return [f"{name}.png" for name in figures]
 
@@ -79,7 +74,7 @@ def write_checkpoint(number, figures, survey, folder=None):
     number : 1, 2 or 3.
     figures : dict of caption -> matplotlib Figure, in the order of the pages. They are left as they were.
     survey : what `open_survey` gave (its `title` is printed), or that title as a str.
-    folder : see `figures_folder`.
+    folder : see `checkpoint_path`.
 
     Each page is vector graphics with selectable text: a line with name, checkpoint, date and survey, a
     line with versions, the figure, its caption. With SOURCE_DATE_EPOCH set, the date is that and the same
@@ -91,9 +86,8 @@ def write_checkpoint(number, figures, survey, folder=None):
     title = survey if isinstance(survey, str) else survey.title
     heading = f"{student_name()}  ·  lab 2, checkpoint {number}  ·  {_today()}  ·  {title}"
     info = {"Title": heading, "Author": student_name(), "Subject": title, "Keywords": _versions()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     settings = {"pdf.fonttype": 42, "text.usetex": False}
-    with _replacing(path) as part, mpl.rc_context(settings), PdfPages(part, metadata=info) as pdf:
+    with writing(path) as part, mpl.rc_context(settings), PdfPages(part, metadata=info) as pdf:
         for caption, figure in figures.items():
             _add_page(pdf, figure, [heading, _versions()], caption)
     return path
@@ -157,14 +151,3 @@ def _versions():
         with suppress(metadata.PackageNotFoundError):
             found.append(f"{package} {metadata.version(package)}")
     return ", ".join(found)
-
-
-@contextmanager
-def _replacing(path):
-    """A temporary path beside `path` that takes its place if the block ends well, and is removed if not."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
