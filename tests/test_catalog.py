@@ -9,8 +9,8 @@ from astropy.table import Table
 from sdss_server import serving
 from tiny_archive import FIELDS, write_archive
 
-from labtools.sdss import catalog
 from labtools.errors import ArchiveError, BadFile
+from labtools.sdss import catalog
 from labtools.sdss.catalog import (
     load_catalog,
     query_catalog,

@@ -9,8 +9,8 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labtools.jwst import pair as nirspec
 from labtools.errors import BadFile
+from labtools.jwst import pair as nirspec
 from labtools.jwst.frames import read_frame
 from labtools.jwst.pair import (
     catalogue_in_x_h,
