@@ -3,7 +3,10 @@
 from enum import IntFlag
 
 import numpy as np
+import pandas as pd
 from astropy import constants
+
+from labtools.settings import table
 
 __all__ = [
     "CHIPS",
@@ -33,113 +36,25 @@ CHIPS = ((243, 3364), (3578, 6169), (6335, 8421))
 """First and last pixel of the blue, green and red chip of a star at rest; between them nothing is recorded."""
 
 
-class PixMask(IntFlag):
-    """APOGEE_PIXMASK: what is wrong with a pixel (`PIXEL_FLAWS` says it in words)."""
-
-    BADPIX = 1 << 0
-    CRPIX = 1 << 1
-    SATPIX = 1 << 2
-    UNFIXABLE = 1 << 3
-    BADDARK = 1 << 4
-    BADFLAT = 1 << 5
-    BADERR = 1 << 6
-    NOSKY = 1 << 7
-    LITTROW_GHOST = 1 << 8
-    PERSIST_HIGH = 1 << 9
-    PERSIST_MED = 1 << 10
-    PERSIST_LOW = 1 << 11
-    SIG_SKYLINE = 1 << 12
-    SIG_TELLURIC = 1 << 13
-    NOT_ENOUGH_PSF = 1 << 14
-    FERRE_MASK = 1 << 16
+BITS = pd.read_csv(table("bits.csv"), keep_default_na=False)
+"""The named bits of APOGEE's flags (www.sdss4.org/dr17/irspec/apogee-bitmasks): flag, bit, name, meaning in words."""
 
 
-class StarFlag(IntFlag):
-    """STARFLAG: what may be wrong with a spectrum."""
-
-    BAD_PIXELS = 1 << 0
-    COMMISSIONING = 1 << 1
-    BRIGHT_NEIGHBOR = 1 << 2
-    VERY_BRIGHT_NEIGHBOR = 1 << 3
-    LOW_SNR = 1 << 4
-    PERSIST_HIGH = 1 << 9
-    PERSIST_MED = 1 << 10
-    PERSIST_LOW = 1 << 11
-    PERSIST_JUMP_POS = 1 << 12
-    PERSIST_JUMP_NEG = 1 << 13
-    SUSPECT_RV_COMBINATION = 1 << 16
-    SUSPECT_BROAD_LINES = 1 << 17
-    BAD_RV_COMBINATION = 1 << 18
-    RV_REJECT = 1 << 19
-    RV_SUSPECT = 1 << 20
-    MULTIPLE_SUSPECT = 1 << 21
-    RV_FAIL = 1 << 22
-    SUSPECT_ROTATION = 1 << 23
-    MTPFLUX_LT_75 = 1 << 24
-    MTPFLUX_LT_50 = 1 << 25
+def _flags(name, kind):
+    rows = BITS[BITS.flag == kind]
+    return IntFlag(name, {bit: 1 << number for bit, number in zip(rows.name, rows.bit, strict=True)}, module=__name__)
 
 
-class AspcapFlag(IntFlag):
-    """ASPCAPFLAG: what may be wrong with the pipeline's labels."""
+PixMask = _flags("PixMask", "PIXMASK")
+"""APOGEE_PIXMASK: what is wrong with a pixel (`PIXEL_FLAWS` says it in words)."""
 
-    TEFF_WARN = 1 << 0
-    LOGG_WARN = 1 << 1
-    VMICRO_WARN = 1 << 2
-    M_H_WARN = 1 << 3
-    ALPHA_M_WARN = 1 << 4
-    C_M_WARN = 1 << 5
-    N_M_WARN = 1 << 6
-    STAR_WARN = 1 << 7
-    CHI2_WARN = 1 << 8
-    COLORTE_WARN = 1 << 9
-    ROTATION_WARN = 1 << 10
-    SN_WARN = 1 << 11
-    SPEC_HOLE_WARN = 1 << 12
-    ATMOS_HOLE_WARN = 1 << 13
-    VSINI_WARN = 1 << 14
-    TEFF_BAD = 1 << 16
-    LOGG_BAD = 1 << 17
-    VMICRO_BAD = 1 << 18
-    M_H_BAD = 1 << 19
-    ALPHA_M_BAD = 1 << 20
-    C_M_BAD = 1 << 21
-    N_M_BAD = 1 << 22
-    STAR_BAD = 1 << 23
-    CHI2_BAD = 1 << 24
-    COLORTE_BAD = 1 << 25
-    ROTATION_BAD = 1 << 26
-    SN_BAD = 1 << 27
-    SPEC_HOLE_BAD = 1 << 28
-    ATMOS_HOLE_BAD = 1 << 29
-    VSINI_BAD = 1 << 30
-    NO_ASPCAP_RESULT = 1 << 31
-    MISSING_APSTAR = 1 << 32
-    NO_GRID = 1 << 33
-    BAD_FRAC_LOWSNR = 1 << 34
-    BAD_FRAC_BADPIX = 1 << 35
-    FERRE_FAIL = 1 << 36
-    PROBLEM_TARGET = 1 << 40
-    MULTIPLE_SUSPECT = 1 << 41
+StarFlag = _flags("StarFlag", "STARFLAG")
+"""STARFLAG: what may be wrong with a spectrum."""
 
+AspcapFlag = _flags("AspcapFlag", "ASPCAPFLAG")
+"""ASPCAPFLAG: what may be wrong with the pipeline's labels."""
 
-PIXEL_FLAWS = {
-    PixMask.BADPIX: "marked bad in the bad-pixel list or by an unphysical value",
-    PixMask.CRPIX: "hit by a cosmic ray",
-    PixMask.SATPIX: "saturated",
-    PixMask.UNFIXABLE: "marked unfixable",
-    PixMask.BADDARK: "bad in the dark frame",
-    PixMask.BADFLAT: "bad in the flat field",
-    PixMask.BADERR: "very large error (not used)",
-    PixMask.NOSKY: "no sky fibre available for this pixel",
-    PixMask.LITTROW_GHOST: "in the Littrow ghost: stray light off the grating",
-    PixMask.PERSIST_HIGH: "high persistence: light left over from an earlier exposure",
-    PixMask.PERSIST_MED: "medium persistence",
-    PixMask.PERSIST_LOW: "low persistence",
-    PixMask.SIG_SKYLINE: "near a sky emission line brighter than the star",
-    PixMask.SIG_TELLURIC: "in a deep telluric absorption line",
-    PixMask.NOT_ENOUGH_PSF: "less than half of the profile falls on good pixels",
-    PixMask.FERRE_MASK: "left out of the pipeline's own fit",
-}
+PIXEL_FLAWS = dict(zip(PixMask, BITS.meaning[BITS.flag == "PIXMASK"], strict=True))
 """The bits of APOGEE_PIXMASK in words."""
 
 LAB_BITS = PixMask(0xFF) | PixMask.SIG_SKYLINE
