@@ -1,0 +1,20 @@
+"""The site: `make site` copies notebooks and pages to build/site/source and builds them there with this file."""
+
+from importlib import metadata
+
+project = "A laboratory of stellar spectra"
+author = "The authors of the stellar spectra lab"
+release = metadata.version("labtools")
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
+napoleon_numpy_docstring = True
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_mock_imports = []
+html_theme = "furo"
+html_title = project
+html_theme_options = {"navigation_with_keys": True}
+suppress_warnings = ["myst.xref_missing"]
