@@ -108,6 +108,7 @@ def page(browser, lab):
 def open_notebook(page, name):
     page.locator(".jp-DirListing-item", has_text=name).dblclick()
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=120_000)
+    page.wait_for_selector(".jp-Notebook .jp-RenderedMarkdown h1", state="visible", timeout=120_000)
     page.keyboard.press("Control+b")  # the side bar closes
 
 
