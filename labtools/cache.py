@@ -82,7 +82,7 @@ def _advice(fault, folder):
     """What to do about a fault of the disk, "" for other faults. HDF5 does not tell which one it met."""
     number = getattr(fault, "errno", None)
     if number in FULL or (not isinstance(fault, OSError) and folder.is_dir() and not shutil.disk_usage(folder).free):
-        return f"The disk of {folder} is full: make room, or set LAB_DATA to a folder on a larger disk"
+        return f"The disk is full, {folder} takes no more: make room, or set LAB_DATA to a folder on a larger disk"
     return f"{folder} cannot be written: set LAB_DATA to a folder of your own" if number in CLOSED else ""
 
 

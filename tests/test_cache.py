@@ -176,7 +176,7 @@ def test_a_full_disk_in_the_middle_of_a_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", FILL, tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "x could not be kept" in done.stderr
-    assert "is full: make room" in done.stdout
+    assert "The disk is full" in done.stdout
     assert names(tmp_path) == []
 
 
