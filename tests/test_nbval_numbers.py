@@ -9,6 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbval_numbers import Printed, mismatches, tolerance_of
+from run_notebooks import WIDGET, without_bars
 
 TESTS = Path(__file__).parent
 TABLE = "        teff  logg   n\nM67   4512.3  2.51  86\nM13   4388.1  1.97  12"
@@ -87,6 +88,24 @@ def test_tags_relax_what_they_say_and_no_more():
     assert not same("scatter 1.00", "bias 1.00", **near)
 
 
+@pytest.mark.parametrize(
+    "bar",
+    [
+        "simulated survey: spectra: 100%|██████████| 1900/1900 [00:25<00:00, 74.36star/s]\n",
+        "\r  0%|          | 0/30 [00:00<?, ?epoch/s]\r 10%|█         | 3/30 [00:01<00:10,  2.6epoch/s]",
+        "12star [00:00, 30.1star/s]\n",
+        "training: 4.2kB [00:01, 3.0kB/s]\r\x1b[A\n",
+    ],
+)
+def test_bars_are_dropped_and_nothing_else(bar):
+    streams = [new_output("stream", name="stderr", text=text) for text in (bar, bar + "a warning [1, 2]\n")]
+    (left,) = without_bars(streams)
+    assert left.text.strip() == "a warning [1, 2]"
+    assert not list(without_bars([new_output("display_data", {WIDGET: {}, "text/plain": "  0%|"})]))
+    result = new_output("execute_result", {"text/plain": bar})
+    assert list(without_bars([result])) == [result]
+
+
 def test_the_message_says_where_and_why():
     (line,) = mismatches(TABLE, TABLE.replace("4388.1", "4390.1"))
     assert line == "teff logg n M67 4512.3 2.51 86 M13 [4388.1 -> 4390.1] 1.97 12: 20 units of the last digit"
@@ -113,7 +132,9 @@ def test_nbval_sees_the_same(tmp_path):
     cells.append(new_code_cell("1 / 0"))
     nbformat.write(new_notebook(cells=cells), tmp_path / "x.ipynb")
     command = [sys.executable, "-m", "pytest", "--nbval", "-p", "nbval_numbers", "-rA", "--color=no", "x.ipynb"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent / "tools"), os.environ.get("PYTHONPATH", "")])
+    }
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     wrong = [f"Cell {number}" for number, (_, fails) in enumerate(CELLS.values()) if fails] + [f"Cell {len(CELLS)}"]
     failed = [line.rpartition("::")[2] for line in done.stdout.splitlines() if line.startswith("FAILED")]
