@@ -22,7 +22,7 @@ def main(arguments=None):
 
 
 def clean_old():
-    """Remove from the data folder what no process holds: leftovers, and all versions of a thing but the one used last."""
+    """Remove from the data folder leftovers, and all versions of a thing but the one used last."""
     folder = data_folders()[0]
     gone = remove_old(folder.rglob("*"))
     print(*(f"removed {path}" for path in gone), f"{len(gone)} things removed from {folder}", sep="\n")
