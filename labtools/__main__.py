@@ -1,9 +1,10 @@
-"""`python -m labtools doctor`: is the lab well?"""
+"""`python -m labtools doctor`: is the lab well? `python -m labtools clean-old`: remove what is no longer used."""
 
 import argparse
 import sys
 
-from labtools import doctor
+from labtools.cache import remove_old
+from labtools.settings import data_folders
 
 
 def main(arguments=None):
@@ -11,7 +12,21 @@ def main(arguments=None):
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("doctor", help="say what is installed, set, cached, reachable - and what is wrong")
     command.add_argument("--offline", action="store_true", help="ask no server")
-    return doctor.main(network=not parser.parse_args(arguments).offline)
+    commands.add_parser("clean-old", help="remove cached versions that newer ones have replaced, and leftovers")
+    options = parser.parse_args(arguments)
+    if options.command == "clean-old":
+        return clean_old()
+    from labtools import doctor
+
+    return doctor.main(network=not options.offline)
+
+
+def clean_old():
+    """Remove from the data folder leftovers, and all versions of a thing but the one used last."""
+    folder = data_folders()[0]
+    gone = remove_old(folder.rglob("*"))
+    print(*(f"removed {path}" for path in gone), f"{len(gone)} things removed from {folder}", sep="\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
+import re
 import shutil
 import time
 import uuid
 import warnings
-from hashlib import sha256
+from collections import defaultdict
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,49 +19,71 @@ import xarray as xr
 
 from labtools.errors import CacheError
 
-__all__ = ["DATASET", "cached", "cached_folder", "digest", "sha256_of", "writing"]
+try:
+    import fcntl
+except ImportError:  # Windows: without locks no folder is removed
+    fcntl = None
 
-UNUSED = 7  # days after which a version that a newer one has replaced is removed
+__all__ = ["DATASET", "cached", "cached_folder", "digest", "remove_old", "sha256_of", "writing"]
 
-DATASET = (
-    ".nc",
-    lambda dataset: bytes(dataset.to_netcdf(engine="h5netcdf")),
-    lambda content: xr.load_dataset(io.BytesIO(content), engine="h5netcdf"),
-)
+UNFINISHED, LOCK = "unfinished-", ".lock"
+VERSION = re.compile(r"-([0-9a-f]{16}\.[0-9a-f]{16}\.\w+|v\d+(-\w+)*)$")
+MINUTE, UNUSED = 60, 7 * 86400  # seconds
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+_in_use = {}
+
+DATASET = (".nc", lambda made: made.to_netcdf(engine="h5netcdf"), lambda content: xr.load_dataset(io.BytesIO(content)))
 """How a Dataset is kept: the ending of its file, how it becomes bytes, and how they become a Dataset again."""
 
 
 @contextlib.contextmanager
 def writing(path):
-    """Give a temporary path beside `path`; what was written there takes its place if the block ends well.
+    """Give a temporary path; the file or folder that was made there becomes `path` if the block ends well.
 
-    Each writer has its own temporary file, so that two processes on one cache do not disturb each other, and the
-    umask says who may read the result. Raises CacheError, with what to do, if the folder cannot be written.
+    Else nothing is left behind, and what was there before is kept. Where another process was faster with a folder, its
+    folder stays. The umask says who may read. CacheError says what to do if the disk is full or cannot be written.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    place = _unfinished(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as fault:
-        raise _explained(fault) from fault
+        _tidy(path.parent)
+        place.mkdir()
+        (place / LOCK).touch()
+        with _lock(place) or contextlib.nullcontext():
+            yield place / path.name
+            _move(place / path.name, path)
+    except Exception as fault:
+        if advice := _advice(fault, path.parent):
+            raise CacheError(getattr(fault, "errno", None), f"{advice} ({fault})") from fault
+        raise
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
 
 
-def _explained(fault):
-    """A fault of the disk as a CacheError that says what to do; any other fault as it is."""
-    if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-        advice = "The disk is full: make room, or set LAB_DATA to a folder on a larger disk"
-    elif fault.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-        advice = "The folder cannot be written: set LAB_DATA to a folder of your own"
-    else:
-        return fault
-    return CacheError(fault.errno, f"{advice} ({fault}). What is there already is kept.")
+def _move(made, path):
+    """Put what was made in its place, a file flushed to the disk first."""
+    if made.is_file():
+        with open(made, "rb+") as file:
+            os.fsync(file.fileno())
+    try:
+        made.replace(path)
+    except OSError:
+        if not (made.is_dir() and path.is_dir()):
+            raise
+
+
+def _unfinished(parent):
+    return parent / f"{UNFINISHED}{uuid.uuid4().hex[:12]}"
+
+
+def _advice(fault, folder):
+    """What to do about a fault of the disk, "" for other faults. HDF5 does not tell which one it met."""
+    number = getattr(fault, "errno", None)
+    if number in FULL or (not isinstance(fault, OSError) and folder.is_dir() and not shutil.disk_usage(folder).free):
+        return f"The disk is full, {folder} takes no more: make room, or set LAB_DATA to a folder on a larger disk"
+    return f"{folder} cannot be written: set LAB_DATA to a folder of your own" if number in CLOSED else ""
 
 
 def cached(folders, name, build, *made_by, form=DATASET, keep=lambda result: True):
@@ -69,63 +94,72 @@ def cached(folders, name, build, *made_by, form=DATASET, keep=lambda result: Tru
     folders : the first is written; all are read.
     name : what the file is called; a digest of `made_by` and the checksum of the content are added.
     build : function without arguments.
-    made_by : everything that the result depends on: versions, arrays, or whatever has a repr.
-    form : ending of the file, function to bytes, function from bytes.
+    made_by : everything that the result depends on, see `digest`.
+    form : like `DATASET`.
     keep : says whether a new result is worth keeping.
 
-    A file whose checksum is wrong is made again. A result that cannot be kept is returned all the same, with a warning.
+    A file with a wrong checksum is made again; a result that cannot be kept is returned: both with a warning.
     """
     suffix, to_bytes, from_bytes = form
     stem = f"{name}-{digest(*made_by)}"
-    for folder in map(Path, folders):
-        for path in sorted(folder.glob(f"{stem}.*{suffix}")):
+    for path in [path for folder in folders for path in sorted(Path(folder).glob(f"{stem}.*{suffix}"))]:
+        with contextlib.suppress(OSError):
             content = path.read_bytes()
             if path.name == _name(stem, content, suffix):
                 _mark_used(path)
                 return from_bytes(content)
             warnings.warn(f"{path} is damaged (its checksum is wrong) and is made again", stacklevel=2)
-            with contextlib.suppress(OSError):
-                path.unlink()
+            path.unlink()
     result = build()
     if keep(result):
         content = to_bytes(result)
-        path = Path(folders[0]) / _name(stem, content, suffix)
         try:
-            with writing(path) as part:
+            with writing(Path(folders[0]) / _name(stem, content, suffix)) as part:
                 part.write_bytes(content)
-            _remove_unused(path, f"{name}-*{suffix}")
         except OSError as fault:
-            warnings.warn(f"{name} could not be kept and will be made again next time: {fault}", stacklevel=2)
+            warnings.warn(f"{name} could not be kept and will be made again next time. {fault}", stacklevel=2)
     return result
+
+
+def _name(stem, content, suffix):
+    return f"{stem}.{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
 
 
 def cached_folder(folders, name, write):
     """The folder `name` in any of `folders`, or else in the first, where `write(folder)` fills it.
 
-    It is written under a temporary name and renamed when it is whole; where another process is faster, its folder is
-    taken. What `write` raises leaves nothing behind.
+    It appears whole or not at all (see `writing`). In a name <thing>-v<number>, or that and more words, the number is
+    the version of the thing.
     """
-    for folder in map(Path, folders):
-        if (folder / name).is_dir():
-            _mark_used(folder / name)
-            return folder / name
-    target = Path(folders[0]) / name
-    unfinished = target.with_name(f"unfinished-{uuid.uuid4().hex[:12]}")
-    try:
-        unfinished.mkdir(parents=True)
-        write(unfinished)
-        os.replace(unfinished, target)
-    except OSError as fault:
-        if not target.is_dir():
-            raise _explained(fault) from fault
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    _remove_unused(target, f"{name.rpartition('-')[0]}-*")
-    return target
+    places = [Path(folder) / name for folder in folders]
+    for place in places:
+        if _use(place):
+            return place
+    with writing(places[0]) as whole:
+        whole.mkdir()
+        (whole / LOCK).touch()
+        write(whole)
+    _use(places[0])
+    return places[0]
 
 
-def _name(stem, content, suffix):
-    return f"{stem}.{sha256(content).hexdigest()[:16]}{suffix}"
+def _use(folder):
+    """Whether a folder is there; if so, no one removes it as long as this process lives."""
+    lock = _lock(folder)
+    if folder.is_dir():
+        _in_use[folder] = lock
+        _mark_used(folder)
+    return folder.is_dir()
+
+
+def _lock(folder, alone=False):
+    """The lock file of a folder, held with others or alone until it is closed; None if that is not possible."""
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        if fcntl:
+            file = stack.enter_context(open(folder / LOCK, "rb+" if alone else "rb"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+            stack.pop_all()
+            return file
 
 
 def _mark_used(path):
@@ -133,28 +167,65 @@ def _mark_used(path):
         os.utime(path)
 
 
-def _remove_unused(new, pattern):
-    """Remove other versions of `new` that no one has read for a week: a second checkout may still use them."""
-    for old in new.parent.glob(pattern):
-        with contextlib.suppress(OSError):
-            if old != new and time.time() - old.stat().st_mtime > UNUSED * 86400:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+@lru_cache
+def _tidy(folder):
+    """Remove what is old in a folder, once in a process."""
+    remove_old(folder.iterdir(), UNUSED)
+
+
+def remove_old(paths, unused=0):
+    """Remove, among `paths`, what killed processes left, and all versions of a thing but the one used last.
+
+    What a process has locked stays, and so does what was used in the last `unused` seconds. Returns what is gone.
+    """
+    old, things = [], defaultdict(list)
+    for path in sorted(paths, key=_age, reverse=True):
+        if path.name.startswith(UNFINISHED) and _age(path) > MINUTE:
+            old.append(path)
+        elif found := VERSION.search(path.name):
+            things[path.parent, path.name[: found.start()]].append(path)
+    old += [path for versions in things.values() for path in versions[:-1] if _age(path) > unused]
+    return [path for path in old if _remove(path)]
+
+
+def _age(path):
+    """Seconds since a path was used last, 0 if it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0
+
+
+def _remove(path):
+    """Remove a file, or a folder whose lock is free, so that no half of it is ever seen; says whether it is gone."""
+    with contextlib.suppress(OSError):
+        if path.is_file():
+            path.unlink()
+        elif lock := _lock(path, alone=True):
+            with lock:
+                shutil.rmtree(path.rename(_unfinished(path.parent)))
+    return not path.exists()
 
 
 def digest(*parts):
-    """Short hexadecimal digest of arrays (by dtype, shape and content) and of whatever has a repr."""
-    content = sha256()
+    """Short hexadecimal digest of arrays (dtype, shape, content), numbers, strings, None, and tuples of these.
+
+    Raises TypeError for anything else, because the repr of tables and of other objects does not tell all.
+    """
+    content = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray) and part.dtype != object:
             content.update(f"{part.dtype} {part.shape}".encode() + np.ascontiguousarray(part).tobytes())
-        else:
+        elif isinstance(part, tuple | list):
+            content.update(f"{len(part)} parts {digest(*part)}".encode())
+        elif part is None or isinstance(part, str | int | float | np.generic):
             content.update(repr(part).encode())
+        else:
+            raise TypeError(f"{type(part).__name__} has no digest: give arrays, numbers, strings, or tuples of these")
     return content.hexdigest()[:16]
 
 
 def sha256_of(path, kind="sha256"):
     """Hexadecimal checksum of a file."""
-    import hashlib
-
     with open(path, "rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()

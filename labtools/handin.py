@@ -1,10 +1,9 @@
-"""The PDFs that are handed in: Firstname_Lastname_lab2_cp1.pdf and its sisters."""
+"""The PDFs that are handed in: Firstname_Lastname_lab2_cp1.pdf and its sisters; the figures of the gallery."""
 
 import os
 import re
 import textwrap
 import unicodedata
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 
 from labtools.cache import writing
 from labtools.settings import figures_folder, setting
@@ -21,18 +19,18 @@ __all__ = ["checkpoint_path", "save_figures", "student_name", "write_checkpoint"
 
 NUMBERS = (1, 2, 3)
 PACKAGES = ("labtools", "numpy", "scipy", "astropy", "matplotlib", "pymc", "torch")
+NOBODY = "Firstname Lastname"
 MARGIN = 0.12  # inches around the figure and between it and the lines of text
-RASTER_DPI = 200
-FONT_SIZE = 8
+STYLE = {"fontsize": 8, "color": "0.25", "parse_math": False}
 
 
 def student_name():
-    """The name in the environment variable LAB_STUDENT, "Firstname Lastname" if that is not set.
+    """The name in the environment variable LAB_STUDENT, `NOBODY` if that is not set.
 
     Control characters become blanks and blanks are joined; the name is cut at 80 characters. A name
     without a letter or digit is a ValueError, because a file could not be named after it.
     """
-    raw = setting("STUDENT", "Firstname Lastname")
+    raw = setting("STUDENT", NOBODY)
     printable = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in raw)
     name = " ".join(unicodedata.normalize("NFC", printable).split())[:80].strip()
     if not _file_stem(name):
@@ -61,35 +59,34 @@ def save_figures(figures, folder=None):
     `folder` is by default that of `labtools.settings.figures_folder`. Each file appears whole or not at all.
     """
     _check_figures(figures)
-    folder = Path(folder or figures_folder())
     for name, figure in figures.items():
-        with writing(folder / f"{name}.png") as part:
+        with writing(Path(folder or figures_folder()) / f"{name}.png") as part:
             figure.savefig(part, format="png", metadata={"Software": None})
     return [f"{name}.png" for name in figures]
 
 
 def write_checkpoint(number, figures, survey, folder=None):
-    """Write one checkpoint, a page a figure, and return its path.
+    """Write one checkpoint, a page a figure, and return its path; says so if LAB_STUDENT is not set.
 
     number : 1, 2 or 3.
     figures : dict of caption -> matplotlib Figure, in the order of the pages. They are left as they were.
     survey : what `open_survey` gave (its `title` is printed), or that title as a str.
     folder : see `checkpoint_path`.
 
-    Each page is vector graphics with selectable text: a line with name, checkpoint, date and survey, a
-    line with versions, the figure, its caption. With SOURCE_DATE_EPOCH set, the date is that and the same
-    figures give the same bytes. The file appears whole or not at all.
+    Each page is vector graphics with selectable text: name, checkpoint, date, survey and versions above the figure,
+    its caption below. With SOURCE_DATE_EPOCH set, the date is that and the same figures give the same bytes.
     Raises ValueError or TypeError for a wrong number, no figures, or a value that is not a Figure.
     """
-    path = checkpoint_path(number, folder)
+    path, name = checkpoint_path(number, folder), student_name()
     _check_figures(figures)
     title = survey if isinstance(survey, str) else survey.title
-    heading = f"{student_name()}  ·  lab 2, checkpoint {number}  ·  {_today()}  ·  {title}"
-    info = {"Title": heading, "Author": student_name(), "Subject": title, "Keywords": _versions()}
-    settings = {"pdf.fonttype": 42, "text.usetex": False}
-    with writing(path) as part, mpl.rc_context(settings), PdfPages(part, metadata=info) as pdf:
+    heading = f"{name}  ·  lab 2, checkpoint {number}  ·  {_today()}  ·  {title}"
+    info = {"Title": heading, "Author": name, "Subject": title, "Keywords": _versions()}
+    with writing(path) as part, mpl.rc_context({"pdf.fonttype": 42}), PdfPages(part, metadata=info) as pdf:
         for caption, figure in figures.items():
             _add_page(pdf, figure, [heading, _versions()], caption)
+    if name == NOBODY:
+        print(f"This says {NOBODY!r}: set LAB_STUDENT to your name before you hand it in.")
     return path
 
 
@@ -103,38 +100,23 @@ def _check_figures(figures):
 
 
 def _add_page(pdf, figure, heading, caption):
-    """Save `figure` with lines above and below it that are taken away again."""
+    """Save `figure` with lines above and below it, wrapped to its width, that are taken away again."""
     figure.draw_without_rendering()
-    size = Bbox.from_bounds(0, 0, *figure.get_size_inches())
-    drawn = Bbox.union([size, figure.get_tightbbox()])
+    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    letters = max(20, int(drawn.width * 72 / (0.6 * STYLE["fontsize"])))
+    above, below = (
+        "\n".join(part for line in lines for part in textwrap.wrap(line, letters))
+        for lines in (heading, [str(caption)])
+    )
     lines = [
-        _put_lines(figure, drawn, heading, above=True),
-        _put_lines(figure, drawn, [caption], above=False),
+        figure.text(drawn.x0 / width, (drawn.y1 + MARGIN) / height, above, va="bottom", **STYLE),
+        figure.text(drawn.x0 / width, (drawn.y0 - MARGIN) / height, below, va="top", **STYLE),
     ]
     try:
-        to_inches = figure.dpi_scale_trans.inverted()
-        boxes = [line.get_window_extent().transformed(to_inches) for line in lines]
-        page = Bbox.union([drawn, *boxes]).padded(MARGIN)
-        pdf.savefig(figure, bbox_inches=page, dpi=RASTER_DPI)
+        pdf.savefig(figure, bbox_inches="tight", pad_inches=MARGIN, dpi=200)
     finally:
         for line in lines:
             line.remove()
-
-
-def _put_lines(figure, drawn, lines, above):
-    """Lines of text over or under the drawn part of a figure (a Bbox in inches), wrapped to its width."""
-    width, height = figure.get_size_inches()
-    letters = max(20, int(drawn.width * 72 / (0.6 * FONT_SIZE)))
-    return figure.text(
-        drawn.x0 / width,
-        (drawn.y1 + MARGIN if above else drawn.y0 - MARGIN) / height,
-        "\n".join(part for line in lines for part in textwrap.wrap(str(line), letters)) or " ",
-        fontsize=FONT_SIZE,
-        va="bottom" if above else "top",
-        color="0.25",
-        parse_math=False,
-        in_layout=False,
-    )
 
 
 def _today():
@@ -146,8 +128,4 @@ def _today():
 
 def _versions():
     """Versions of labtools and the packages that make the numbers, in one line."""
-    found = []
-    for package in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            found.append(f"{package} {metadata.version(package)}")
-    return ", ".join(found)
+    return ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES)

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from importlib import resources
 from pathlib import Path
 
 import platformdirs
@@ -21,8 +22,8 @@ def checkout():
 
 
 def table(name):
-    """Path of a table that ships with the package."""
-    return Path(__file__).parent / "data" / name
+    """Path of a table that ships with the package, inside `labtools/data`."""
+    return Path(str(resources.files("labtools") / "data" / name))
 
 
 def writable(folder):
@@ -40,8 +41,8 @@ def data_folders(root=None):
     """
     own = platformdirs.user_data_path("stellar-lab")
     default = checkout() / "data" if checkout() else own
-    first = Path(root or setting("DATA") or default).expanduser().absolute()
-    shared = tuple(Path(one).expanduser().absolute() for one in setting("DATA_SHARED").split(os.pathsep) if one)
+    first = Path(root).expanduser().absolute() if root else _folder(setting("DATA", default))
+    shared = tuple(_folder(one) for one in setting("DATA_SHARED").split(os.pathsep) if one.strip())
     if writable(first) or first == own:
         return first, shared
     warnings.warn(f"{first} cannot be written: new data go to {own} (set LAB_DATA to choose a folder)", stacklevel=3)
@@ -49,5 +50,10 @@ def data_folders(root=None):
 
 
 def figures_folder(kind="build/figures"):
-    """Where figures go: LAB_FIGURES, else the folder `kind` of the checkout, or below the working directory."""
-    return Path(setting("FIGURES") or (checkout() or Path.cwd()) / kind).expanduser()
+    """Where figures go: LAB_FIGURES, else the folder `kind`, both below the checkout or the working directory."""
+    return _folder(setting("FIGURES", kind))
+
+
+def _folder(name):
+    """A folder named in a setting: "~" is the home, and "data" means the same from a notebook as from a shell."""
+    return (checkout() or Path.cwd()) / Path(str(name).strip()).expanduser()

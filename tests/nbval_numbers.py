@@ -13,8 +13,8 @@ Here `sanitize` returns a `Printed`, a string that differs from another one by t
 
 Two tags in the metadata of a cell relax this for its outputs. `nbval-rounded`: whole numbers are measured values
 printed to the unit. `nbval-within-20-percent`, with any number: a measured value may be that far off. Progress bars
-are dropped from stderr, so that the cells which show one are compared as well; so are the random identifiers of HTML
-elements. Images are not compared.
+are dropped, so that the cells which show one are compared as well; so are the random identifiers of HTML elements.
+Images are not compared.
 """
 
 import re
@@ -23,8 +23,8 @@ from difflib import SequenceMatcher
 from itertools import islice
 
 import pytest
-from nbformat import NotebookNode
 from nbval.plugin import IPyNbCell, IPyNbFile
+from run_notebooks import without_bars
 
 TOKEN = re.compile(
     r"""(?P<tag></?[a-z]\w*(?:\s[^<>]*)?>)
@@ -37,7 +37,6 @@ TOKEN = re.compile(
 COUNT, MEASURED = "\0count", "\0measured"
 UNITS, SHARE, SINGLE = 3, Decimal("0.02"), Decimal("1e-6")
 LEAST = Decimal("1e-9")
-BAR = re.compile(r"[^\r\n]*\d%\|[^\r\n|]*\| *[\d.]+\w?/[\d.]+\w? \[[^\r\n]*\]")
 RANDOM_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 MOST = 20  # lines of a failure's message
 
@@ -119,16 +118,6 @@ def tolerance_of(tags):
     """What the tags of a cell allow: keywords of `excess`."""
     within = [int(match[1]) for tag in tags if (match := re.fullmatch(r"nbval-within-(\d+)-percent", tag))]
     return {"rounded": "nbval-rounded" in tags, "within": max(within, default=0)}
-
-
-def without_bars(outputs):
-    """The outputs of a cell without progress bars, and without the stream that held nothing else."""
-    for out in outputs:
-        if out.output_type == "stream" and out.name == "stderr":
-            out = NotebookNode(out, text=BAR.sub("", out.text))
-            if not out.text.strip():
-                continue
-        yield out
 
 
 class Cell(IPyNbCell):

@@ -125,6 +125,15 @@ def test_a_name_of_nothing_is_refused(monkeypatch):
         student_name()
 
 
+def test_a_missing_name_is_said_and_stops_nothing(figures, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("LAB_STUDENT", raising=False)
+    assert write_checkpoint(1, figures, SURVEY, tmp_path).name == "Firstname_Lastname_lab2_cp1.pdf"
+    assert "set LAB_STUDENT to your name" in capsys.readouterr().out
+    monkeypatch.setenv("LAB_STUDENT", "Cecilia Payne")
+    write_checkpoint(1, figures, SURVEY, tmp_path)
+    assert capsys.readouterr().out == ""
+
+
 def test_bad_arguments(figures, tmp_path):
     with pytest.raises(ValueError, match="no checkpoint 4"):
         write_checkpoint(4, figures, SURVEY, tmp_path)

@@ -118,7 +118,7 @@ def new_sites(target, residual, lines, depth, separation=0.34):
     score = np.minimum(0.5 * low, mean)
     score = np.convolve(score, (0.25, 0.5, 0.25), mode="same")
     inner = np.flatnonzero((score[1:-1] < score[:-2]) & (score[1:-1] <= score[2:]) & (score[1:-1] < -depth)) + 1
-    inner = inner[np.argsort(score[inner])]
+    inner = inner[np.argsort(score[inner], kind="stable")]
     strong = lines["species"].isin(["Mg I", "Si I", "Al I"]) & (lines["source"] == "Smith2013")
     strong = lines.loc[strong & (lines["prior"] > -0.7), "wavelength"].to_numpy()
     taken, result = list(lines["wavelength"]), []
@@ -250,13 +250,13 @@ def calibrate(target, mystery, linelists):
     for depth in (0.012, 0.008):
         residual = report("known so far", target, labels, real, lines)
         found = sites_as_lines(new_sites(target, residual, lines, depth), units)
-        lines = pd.concat([lines, found]).sort_values("wavelength", ignore_index=True)
+        lines = pd.concat([lines, found]).sort_values("wavelength", kind="stable", ignore_index=True)
         lines = choose_templates(target, labels, real, lines, units)
         lines = improve(target, labels, real, lines, lines["width"].to_numpy(), steps=4)
         report("with new sites", target, labels, real, lines)
         lines = drop_faint(lines, units)
     found = sites_as_lines(new_sites(target, residuals(target, labels, real, lines), lines, 0.006), units)
-    lines = pd.concat([lines, found]).sort_values("wavelength", ignore_index=True)
+    lines = pd.concat([lines, found]).sort_values("wavelength", kind="stable", ignore_index=True)
     lines = improve(target, labels, real, lines, lines["width"].to_numpy(), steps=3)
     lines = revise_templates(target, labels, real, lines, units)
     lines = improve(target, labels, real, lines, lines["width"].to_numpy(), steps=3)
@@ -270,7 +270,7 @@ def calibrate(target, mystery, linelists):
     distance = np.abs(lines["wavelength"].to_numpy()[:, None] - target.wavelength).min(axis=1)
     fixed = (lines["source"] == "Rydberg") | (distance > 0.3)
     lines = lines.assign(source=lines["source"].where(fixed, lines["source"] + "-calibrated"))
-    lines = pd.concat([lines, edge_lines(target, mystery, lines, units)]).sort_values("wavelength")
+    lines = pd.concat([lines, edge_lines(target, mystery, lines, units)]).sort_values("wavelength", kind="stable")
     return lines[COLUMNS]
 
 

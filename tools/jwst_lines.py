@@ -243,7 +243,7 @@ def main():
     new = table.wavelength.between(*RANGE) & ~table.wavelength.between(*CALIBRATED)
     there = {"H I": known.wavelength.max() + 1, "CO": 17020, "13CO": 17020}
     new &= ~((table.wavelength > known.wavelength.min() - 1) & (table.wavelength < table.species.map(there)))
-    table = table[new].sort_values("wavelength")
+    table = table[new].sort_values("wavelength", kind="stable")
     table = table.round({"wavelength": 3, "ep": 3, "loggf": 3})
     table.to_csv(DATA / "lines_jwst.csv", index=False, float_format="%.3f")
 

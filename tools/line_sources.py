@@ -68,7 +68,7 @@ def start_lines():
     known["width"] = np.where(known["species"] == "Si I", 0.1, 0.25)
     known.loc[(known["species"] == "Mg I") & (known["loggf"] > -0.5), "width"] = 0.01
     lines = pd.concat([known, brackett_lines().assign(width=0.01), co.assign(width=0.15)])
-    lines = lines.sort_values("wavelength", ignore_index=True)
+    lines = lines.sort_values("wavelength", kind="stable", ignore_index=True)
     return lines.assign(free=False, excess=0.0, prior=lines["loggf"])
 
 

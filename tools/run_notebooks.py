@@ -1,73 +1,138 @@
-"""Run the lab's notebooks in order, showing which cell runs and for how long; stop at the first error.
+"""Run the lab's notebooks in order, showing which cell runs and how far it is; stop at the first error.
 
-Without --into the notebooks are re-run in place, to refresh the outputs that are committed.
+Without --into the notebooks are re-run in place, to refresh the outputs and the figures that are committed. Those are
+of the simulated survey, and without a student's name.
 """
 
 import argparse
+import html
 import os
+import re
 import sys
 import time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
+SPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+BAR = re.compile(
+    r"(?:\x1b\[A|\r)*[^\r\n]*?(?:\d%\|[^\r\n|]*\| *[\d.]+\w?/[\d.]+\w?|\d\w*) \[\d[\d:]*[<,][^\r\n\]]*\](?:\x1b\[A|\r)*"
+)
+FAULTS = (CellExecutionError, CellTimeoutError, DeadKernelError)
+QUIET = ["--log-level=ERROR"]  # the kernel warns about encryption, though it talks to this machine alone
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def run(path, target, timeout):
-    """Execute one notebook and write it to `target`, also when a cell fails; raises CellExecutionError."""
-    notebook = nbformat.read(path, as_version=4)
-    code = [number for number, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    began = time.monotonic()
-    started = {}
+def without_bars(outputs):
+    """The outputs of a cell without progress bars, and without the stream that held nothing else."""
+    for out in outputs:
+        if out.output_type == "stream" and out.name == "stderr":
+            out = NotebookNode(out, text=BAR.sub("", out.text))
+            if not out.text.strip():
+                continue
+        if WIDGET not in out.get("data", {}):
+            yield out
 
-    def show(text, end="\n"):
-        print(
-            f"\r\033[K{text}" if sys.stdout.isatty() else text,
-            end=end if sys.stdout.isatty() else "\n",
-            flush=True,
-        )
 
-    def starting(cell, cell_index):
-        started[cell_index] = time.monotonic()
-        show(f"{path.stem}: cell {code.index(cell_index) + 1} of {len(code)} ...", end="")
+def show(text, end="\n"):
+    """A line that replaces an unfinished one (with end="") on a terminal; elsewhere unfinished ones are left out."""
+    if sys.stdout.isatty():
+        print(f"\r\033[K{text}", end=end, flush=True)
+    elif end:
+        print(text, flush=True)
 
-    def done(cell, cell_index, execute_reply):
-        took = time.monotonic() - started[cell_index]
+
+class Client(NotebookClient):
+    """Runs one notebook and says where it is."""
+
+    def __init__(self, notebook, label, **options):
+        super().__init__(notebook, **options)
+        self.label, self.running = label, None
+        self.code = [number for number, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+        self.on_cell_execute, self.on_cell_executed = self.starting, self.finished
+
+    @property
+    def place(self):
+        return f"{self.label}: cell {self.code.index(self.running) + 1} of {len(self.code)}"
+
+    def starting(self, cell, cell_index):
+        self.running, self.began = cell_index, time.monotonic()
+        show(f"{self.place} ...", end="")
+
+    def finished(self, cell, cell_index, execute_reply):
+        took = time.monotonic() - self.began
         if took > 1:
-            show(f"{path.stem}: cell {code.index(cell_index) + 1} of {len(code)} took {took:.1f} s")
+            show(f"{self.place} took {took:.1f} s")
 
-    client = NotebookClient(
-        notebook,
-        timeout=timeout,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(ROOT / "notebooks")}},
-        record_timing=False,
-        coalesce_streams=True,
-        on_cell_execute=starting,
-        on_cell_executed=done,
-    )
+    def process_message(self, msg, cell, cell_index):
+        """Show the progress bar that a cell writes to stderr, or sends as a widget."""
+        content = msg["content"]
+        text = content.get("text", "") if content.get("name") == "stderr" else ""
+        if msg["msg_type"] == "comm_msg":
+            text = content["data"].get("state", {}).get("value", "")
+        if isinstance(text, str) and (bars := re.findall(r"[^\r\n\x1b]*\[\d[^\r\n\x1b]*\]", text)):
+            show(f"{self.place}  {html.unescape(bars[-1]).strip()}"[:100], end="")
+        return super().process_message(msg, cell, cell_index)
+
+
+def run(path, target, label, timeout):
+    """Execute one notebook and write it to `target`, to another file also when a cell fails; raises one of FAULTS."""
+    notebook = nbformat.read(path, as_version=4)
+    began = time.monotonic()
+    folder = {"metadata": {"path": str(path.parent)}}
+    options = {"kernel_name": "python3", "extra_arguments": QUIET, "record_timing": False, "coalesce_streams": True}
+    client = Client(notebook, label, timeout=timeout, resources=folder, **options)
     try:
         client.execute()
-    except CellExecutionError as fault:
-        number = code.index(max(started)) + 1
-        show(f"{path.name}, cell {number} of {len(code)} failed:\n{''.join(notebook.cells[max(started)].source)}\n")
+    except FAULTS as fault:
+        number, source = client.code.index(client.running) + 1, notebook.cells[client.running].source
+        show(f"{path.name}, cell {number} of {len(client.code)} failed:\n{source}\n")
         print(fault, file=sys.stderr)
         raise
     finally:
         if target != path or not sys.exc_info()[0]:
-            _write(notebook, target)
-    show(f"{path.stem}: done in {time.monotonic() - began:.0f} s")
+            write(notebook, target)
+    show(f"{label}: done in {time.monotonic() - began:.0f} s")
 
 
-def _write(notebook, target):
+def write(notebook, target):
+    """Write an executed notebook as JupyterLab would, without the bars, whose speeds differ at every run."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["kernelspec"] = SPEC
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = list(without_bars(cell.outputs))
     partial = target.with_suffix(".part")
     nbformat.write(notebook, partial)
     os.replace(partial, target)
+
+
+def prepare(in_place):
+    """Settings for kernels, which inherit them; in place those of the committed outputs. Returns what forbids it."""
+    if not in_place:
+        return None
+    if os.environ.get("LAB_SURVEY", "").strip().lower() not in ("", "simulated"):
+        return "The committed outputs are those of the simulated survey: unset LAB_SURVEY, or give --into FOLDER."
+    os.environ["LAB_FIGURES"] = str(ROOT / "figures")
+    os.environ.pop("LAB_STUDENT", None)
+    return None
+
+
+def closing(folder):
+    """Where the results are and what to open next."""
+    from labtools.settings import figures_folder, setting
+
+    pdfs, name = figures_folder("figures"), setting("STUDENT")
+    return f"""
+Done. Executed notebooks: {folder}/, figures: {figures_folder()}/
+Checkpoint PDFs: {pdfs}/*.pdf, {f"for {name}" if name else "without a name: make lab LAB_STUDENT='Your Name'"}
+Open next: {Path(sys.executable).parent / "jupyter"} lab {folder}
+"""
 
 
 def main():
@@ -76,12 +141,17 @@ def main():
     parser.add_argument("--into", type=Path, help="folder for the executed copies")
     parser.add_argument("--timeout", type=int, default=1800, help="seconds a cell may take")
     options = parser.parse_args()
+    if refusal := prepare(in_place=not options.into):
+        parser.error(refusal)
     paths = options.notebooks or sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-    for path in paths:
+    for number, path in enumerate(paths, start=1):
         try:
-            run(path, options.into / path.name if options.into else path, options.timeout)
-        except CellExecutionError:
+            label = f"[{number}/{len(paths)}] {path.stem}"
+            run(path.resolve(), options.into / path.name if options.into else path.resolve(), label, options.timeout)
+        except FAULTS:
             return 1
+    if options.into:
+        print(closing(options.into))
     return 0
 
 

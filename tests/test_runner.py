@@ -1,0 +1,83 @@
+"""tools/run_notebooks.py: what it says on the way, and where figures and outputs go."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import run_notebooks
+from nbformat.v4 import new_code_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parents[1]
+BAR = "import time; from tqdm import tqdm\nfor _ in tqdm(range(3), desc='slow', mininterval=0): time.sleep(0.4)"
+ASK = "import os; print(os.environ.get('LAB_FIGURES'), os.environ.get('LAB_STUDENT'))"
+
+
+def run(*arguments, **environment):
+    command = [sys.executable, str(ROOT / "tools" / "run_notebooks.py"), *map(str, arguments)]
+    clean = {name: value for name, value in os.environ.items() if name not in ("LAB_FIGURES", "LAB_SURVEY")}
+    return subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=300)
+
+
+def outputs_of(path):
+    return [out for cell in nbformat.read(path, 4).cells for out in cell.outputs]
+
+
+@pytest.fixture
+def notebooks(tmp_path):
+    paths = [tmp_path / "1_slow.ipynb", tmp_path / "2_ask.ipynb"]
+    for path, source in zip(paths, (BAR, ASK), strict=True):
+        nbformat.write(new_notebook(cells=[new_code_cell(source)]), path)
+    return paths
+
+
+def test_copies_are_counted_and_named_and_complete(notebooks, tmp_path):
+    done = run(*notebooks, "--into", tmp_path / "build", LAB_STUDENT="Cecilia Payne", LAB_FIGURES="pictures")
+    assert done.returncode == 0, done.stderr
+    assert "encryption" not in done.stdout + done.stderr
+    assert "[1/2] 1_slow: cell 1 of 1 took" in done.stdout
+    assert "[2/2] 2_ask: done" in done.stdout
+    assert f"Executed notebooks: {tmp_path / 'build'}/" in done.stdout
+    assert "for Cecilia Payne" in done.stdout
+    assert "jupyter lab" in done.stdout
+    slow, ask = (tmp_path / "build" / path.name for path in notebooks)
+    assert outputs_of(slow) == [], "bars are not kept: their speeds differ at every run"
+    assert outputs_of(ask)[0].text == "pictures Cecilia Payne\n"
+    assert "version" in nbformat.read(ask, 4).metadata.language_info
+    assert nbformat.read(ask, 4).metadata.kernelspec == run_notebooks.SPEC
+
+
+def test_in_place_the_gallery_changes_and_no_name_is_kept(notebooks):
+    assert run(notebooks[1], LAB_STUDENT="Cecilia Payne").returncode == 0
+    assert outputs_of(notebooks[1])[0].text == f"{ROOT / 'figures'} None\n"
+
+
+def test_in_place_only_on_the_simulated_survey(notebooks):
+    before = notebooks[1].read_bytes()
+    done = run(notebooks[1], LAB_SURVEY="dr17")
+    assert done.returncode == 2
+    assert "unset LAB_SURVEY" in done.stderr
+    assert notebooks[1].read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {
+            "msg_type": "stream",
+            "content": {"name": "stderr", "text": "\r  0%| | 0/3 [00:00<?]\r 33%|3 | 1/3 [00:01<00:02]"},
+        },
+        {"msg_type": "comm_msg", "content": {"data": {"state": {"value": " 1/3 [00:01&lt;00:02]"}}}},
+    ],
+)
+def test_bars_are_forwarded_to_a_terminal(message, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(run_notebooks.NotebookClient, "process_message", lambda *arguments: None)
+    client = run_notebooks.Client(new_notebook(cells=[new_code_cell(BAR)]), "[1/2] slow")
+    client.starting(None, 0)
+    client.process_message(message, None, 0)
+    shown = capsys.readouterr().out.rpartition("\r")[2]
+    assert "[1/2] slow: cell 1 of 1" in shown
+    assert "1/3 [00:01<00:02]" in shown
