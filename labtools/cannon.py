@@ -29,13 +29,11 @@ from labtools.quadratic import (
     slope_and_curvature,
 )
 from labtools.selection import split_by_star
-from labtools.spectra import by_star, usable
+from labtools.spectra import by_star
+from labtools.teaching import CHUNK, aligned_labels, check_training, chunks, flux_and_variance, some, turn
 
 __all__ = ["Cannon", "design", "design_slopes", "ridge_scores"]
 
-CHUNK = 200  # stars that are held as float64 at a time
-TINY = 1e-6  # smallest error of a normalized flux that is believed
-FILLER = -9000  # values of labels up to this one stand for no value
 LARGEST = 1 << 30  # bytes of a file that may be a model
 
 
@@ -95,14 +93,14 @@ class Cannon:
         if degree not in (1, 2, 3) or not ridge >= 0:
             raise ValueError(f"degree must be 1, 2 or 3 and ridge not negative; they are {degree} and {ridge}")
         spectra = by_star(spectra)
-        y = _aligned_labels(spectra, labels, reciprocal)
+        y = aligned_labels(spectra, labels, reciprocal)
         offset, scale = y.mean(axis=0), y.std(axis=0)
         x = (y - offset) / np.where(scale > 0, scale, 1)
         v = design(x, degree)
-        _check_training(spectra, labels.columns, x, v, scale)
+        check_training(spectra, labels.columns, x, v, scale)
 
         def block(pixels):
-            flux, variance = _flux_and_variance(spectra.isel(wavelength=pixels))
+            flux, variance = flux_and_variance(spectra.isel(wavelength=pixels))
             return np.ascontiguousarray(flux.T), np.ascontiguousarray(variance.T)
 
         penalty = ridge * (np.arange(v.shape[1]) > x.shape[1])
@@ -115,29 +113,28 @@ class Cannon:
 
         A warning names stars whose labels lie outside the training set, as `extrapolates` says it.
         """
-        table = _as_table(labels)
-        x = self._checked(table)
+        stars, x = self._checked(labels)
         flux = design(x, self.degree) @ self.theta.T
-        return xr.DataArray(flux, coords={"star": table.index.values, "wavelength": self.wavelength})
+        return xr.DataArray(flux, coords={"star": stars.values, "wavelength": self.wavelength})
 
     def gradient(self, labels):
         """Derivative of the model flux, DataArray (star, label, wavelength), per unit of each label."""
-        table = _as_table(labels)
-        x = self._checked(table)
+        stars, x = self._checked(labels)
         slopes = design_slopes(x, self.degree) / self.units(x)[:, None]
         return xr.DataArray(
             np.einsum("ntk,lt->nkl", slopes, self.theta, optimize=True),
-            coords={"star": table.index.values, "label": list(self.labels), "wavelength": self.wavelength},
+            coords={"star": stars.values, "label": list(self.labels), "wavelength": self.wavelength},
         )
 
     def distance(self, labels):
         """Mahalanobis distance of labels (DataFrame) from the training set: Series indexed by star."""
-        table = _as_table(labels)
-        return pd.Series(self._distance(self.scaled(table)), table.index, name="distance")
+        stars, x = self._checked(labels, warn=False)
+        return pd.Series(self._distance(x), stars, name="distance")
 
     def extrapolates(self, labels):
         """Whether labels lie further from the training set than any of its stars: boolean Series indexed by star."""
-        return self.distance(labels).gt(self._distance(self.examples).max()).rename("extrapolated")
+        stars, x = self._checked(labels, warn=False)
+        return pd.Series(self._outside(x), stars, name="extrapolated")
 
     def quadratic_form(self, spectra, chunk=CHUNK):
         """The likelihood of each star as a quadratic form of its design vector v: χ² = vᵀAv - 2bᵀv + c.
@@ -149,6 +146,33 @@ class Cannon:
         A (star, T, T), b (star, T), c (star,), and the number of pixels that count (star,).
         """
         return tuple(np.concatenate(part) for part in zip(*self._forms(spectra, None, chunk), strict=True))
+
+    def likelihood(self, spectra, x0, modes=None):
+        """The log-likelihood of each star near scaled labels x0 (star, K): ln L = constant + rᵀd - ½dᵀAd.
+
+        Here d = v(x) - v(x0): no digits are lost to what all models have in common. With `modes` their amplitudes are
+        integrated out. NaN in x0 counts as the mean star.
+
+        Returns
+        -------
+        A (star, T, T), r (star, T), constant (star,).
+        """
+        spectra, v0, logs = by_star(spectra), design(np.nan_to_num(x0), self.degree), []
+
+        def residuals():
+            for start, (flux, variance) in zip(range(0, len(v0), CHUNK), chunks(spectra, CHUNK), strict=True):
+                total = variance + self.s2
+                counts = np.isfinite(total)
+                logs.append(np.log(2 * np.pi * total, where=counts, out=np.zeros_like(total)).sum(axis=1))
+                yield flux - v0[start : start + CHUNK] @ self.theta.T, variance
+
+        forms = quadratic_forms(self.coefficients(modes), self.s2, residuals())
+        a, r, c, _ = (np.concatenate(part) for part in zip(*forms, strict=True))
+        logs = np.concatenate(logs)
+        if modes is not None:
+            a, r, c, more = marginalize(a, r, c, self.theta.shape[1])
+            logs += more
+        return a, r, -(c + logs) / 2
 
     def fit(self, spectra, starts=3, modes=None, covariance=False):
         """Labels of stars, by least squares.
@@ -181,10 +205,10 @@ class Cannon:
             first += len(one)
         table, stars = pd.concat(tables), spectra.star.values
         if table.empty:
-            raise ValueError(f"no usable pixel in {_some(stars)}: nothing to fit")
+            raise ValueError(f"no usable pixel in {some(stars)}: nothing to fit")
         if len(table) < len(stars):
             blind = np.delete(stars, table.index)
-            warnings.warn(f"no usable pixel in {_some(blind)}: their labels are NaN", stacklevel=2)
+            warnings.warn(f"no usable pixel in {some(blind)}: their labels are NaN", stacklevel=2)
         flags = {"n_pixels": 0, "converged": False, "agree": 0, "extrapolated": False}
         types = table.dtypes[list(flags)]
         table = table.reindex(range(len(stars))).fillna(flags).astype(types).set_index(pd.Index(stars, name="star"))
@@ -219,7 +243,7 @@ class Cannon:
             n_pixels=n_pixels[usable],
             converged=np.vecdot(slope, np.matvec(inverse, slope)) < 1e-6,
             agree=(chi2 - chi2.min(axis=0) < 1e-3).sum(axis=0),
-            extrapolated=self._distance(x) > self._distance(self.examples).max(),
+            extrapolated=self._outside(x),
         ), covariance
 
     def to_bytes(self):
@@ -251,22 +275,13 @@ class Cannon:
             raise BadFile(f"{path} is no trained Cannon: it is larger than {LARGEST} bytes")
         return cls.from_bytes(content, path)
 
-    def scaled(self, labels):
-        """Scaled labels (n, K) of a DataFrame; ValueError if labels are missing or not finite."""
-        missing = [name for name in self.labels if name not in labels]
-        if missing:
-            raise ValueError(f"the model needs the labels {', '.join(self.labels)}; missing: {', '.join(missing)}")
-        y = labels[list(self.labels)].to_numpy(float)
-        bad = ~(np.isfinite(y) & ((y > 0) | ~self._turned)).all(axis=1)
-        if bad.any():
-            raise ValueError(
-                f"labels must be finite, temperatures positive; they are not for {_some(labels.index[bad])}"
-            )
-        return (_turn(y, self._turned) - self.offset) / self.scale
+    def scaled(self, y):
+        """Scaled labels of labels y (..., K) in the order of the model."""
+        return (turn(y, self._turned) - self.offset) / self.scale
 
     def unscaled(self, x):
         """Labels (..., K) in their own units, of scaled labels x (..., K)."""
-        return _turn(x * self.scale + self.offset, self._turned)
+        return turn(x * self.scale + self.offset, self._turned)
 
     def units(self, x):
         """How much labels change with scaled labels, at x (..., K): derivatives (..., K) in units of the labels."""
@@ -284,19 +299,31 @@ class Cannon:
     def _turned(self):
         return np.array([name in self.reciprocal for name in self.labels])
 
-    def _checked(self, table):
-        """Scaled labels of a table, with a warning where they lie outside the training set."""
-        x = self.scaled(table)
-        outside = self._distance(x) > self._distance(self.examples).max()
-        if outside.any():
-            names = _some(table.index[outside])
+    def _checked(self, labels, warn=True):
+        """Index and scaled labels (n, K) of a DataFrame; a warning names stars outside the training set."""
+        table = labels.to_frame().T if isinstance(labels, pd.Series) else labels
+        missing = [name for name in self.labels if name not in table]
+        if missing:
+            raise ValueError(f"the model needs the labels {', '.join(self.labels)}; missing: {', '.join(missing)}")
+        y = table[list(self.labels)].to_numpy(float)
+        bad = ~(np.isfinite(y) & ((y > 0) | ~self._turned)).all(axis=1)
+        if bad.any():
+            raise ValueError(f"labels must be finite, temperatures positive; not so for {some(table.index[bad])}")
+        x = self.scaled(y)
+        outside = self._outside(x)
+        if warn and outside.any():
+            names = some(table.index[outside])
             warnings.warn(f"the model extrapolates: the labels of {names} lie outside its training set", stacklevel=3)
-        return x
+        return table.index, x
 
     def _distance(self, x):
         """Mahalanobis distance of scaled labels x (n, K) from the training set."""
         inverse = np.linalg.inv(np.cov(self.examples.T).reshape(2 * x.shape[-1:]))
         return np.sqrt(np.einsum("nk,kl,nl->n", x, inverse, x))
+
+    def _outside(self, x):
+        """Whether scaled labels x (n, K) lie further from the training set than any of its stars."""
+        return self._distance(x) > self._distance(self.examples).max()
 
     def _forms(self, spectra, modes, chunk=CHUNK):
         """The quadratic forms of `chunk` stars at a time."""
@@ -305,7 +332,7 @@ class Cannon:
             raise ValueError("there is no star in these spectra")
         if not np.array_equal(spectra.wavelength.values, self.wavelength):
             raise ValueError("the spectra are not on the wavelengths of the model: normalize them on the same grid")
-        for *form, n_pixels in quadratic_forms(self.coefficients(modes), self.s2, _chunks(spectra, chunk)):
+        for *form, n_pixels in quadratic_forms(self.coefficients(modes), self.s2, chunks(spectra, chunk)):
             yield *(form if modes is None else marginalize(*form, self.theta.shape[1])[:3]), n_pixels
 
 
@@ -323,23 +350,9 @@ def ridge_scores(spectra, labels, degree=3, ridges=(0, 1e-5, 1e-4, 1e-3, 1e-2), 
         rest, test = labels.drop(group), by_star(spectra.sel(star=group))
         for ridge in ridges:
             model = Cannon.train(spectra.sel(star=rest.index), rest, degree, ridge, **options)
-            v = design(model.scaled(labels.loc[group]), degree)
-            start = 0
-            for flux, variance in _chunks(test):
-                total = variance + model.s2
-                pull = np.where(
-                    np.isfinite(total),
-                    (flux - v[start : start + len(flux)] @ model.theta.T) ** 2 / total + np.log(total),
-                    0,
-                )
-                scores[ridge] -= pull.sum() / 2 / len(labels)
-                start += len(flux)
+            x = model.scaled(labels.loc[group].to_numpy(float))
+            scores[ridge] += model.likelihood(test, x)[2].sum() / len(labels)
     return scores
-
-
-def _turn(values, turned):
-    """5040 / value where a label is `turned`, the value elsewhere; twice it is the value again."""
-    return np.where(turned, 5040 / np.where(turned, values, 1), values)
 
 
 def _spread_out(points, number=200):
@@ -364,72 +377,6 @@ def _starting_points(a, b, c, v, candidates, number):
         score[np.linalg.norm(candidates - points[:, None], axis=-1) < 1] = np.inf
 
 
-def _as_table(labels):
-    """A DataFrame of labels, also of one star that was picked out as a Series."""
-    return labels.to_frame().T if isinstance(labels, pd.Series) else labels
-
-
-def _chunks(spectra, chunk=CHUNK):
-    """Flux and σ² (n, wavelength) of some stars after the other."""
-    for start in range(0, spectra.sizes["star"], chunk):
-        yield _flux_and_variance(spectra.isel(star=slice(start, start + chunk)))
-
-
-def _flux_and_variance(spectra):
-    """Flux and σ² (star, wavelength), float64; flux 0 and σ² infinite where a pixel must not count."""
-    flux, error = spectra.flux.values, spectra.error.values
-    good = usable(flux, error)
-    tiny = (good & (error < TINY)).any(axis=1)
-    if tiny.any():
-        raise ValueError(
-            f"errors below {TINY} are none; bad pixels have error = inf: {_some(spectra.star.values[tiny])}"
-        )
-    variance = np.where(good, error, np.inf).astype(float)
-    return np.where(good, flux, 0).astype(float), np.square(variance, out=variance)
-
-
-def _aligned_labels(spectra, labels, reciprocal):
-    """Labels (N, K) in the order of the spectra's stars, turned where they enter as 5040 / label."""
-    if not isinstance(labels, pd.DataFrame):
-        raise ValueError("labels must be a DataFrame indexed by star, with a column for each label")
-    numbers = labels.select_dtypes("number")
-    if wrong := [name for name in labels if name not in numbers]:
-        raise ValueError(f"these columns are no labels: {', '.join(wrong)}. Choose columns, such as giants[LABELS]")
-    if wrong := set(reciprocal) - set(labels):
-        raise ValueError(f"reciprocal names {', '.join(wrong)}, which is none of the labels")
-    stars = pd.Index(spectra.star.values)
-    if not labels.index.is_unique or not stars.is_unique:
-        twice = stars[stars.duplicated()].append(labels.index[labels.index.duplicated()])
-        raise ValueError(f"every star must occur once; repeated: {_some(twice)}")
-    missing = stars.difference(labels.index)
-    if len(missing):
-        raise ValueError(f"no labels for {_some(missing)}")
-    y, turned = labels.loc[stars].to_numpy(float), labels.columns.isin(reciprocal)
-    bad = ~(np.isfinite(y) & (y > FILLER) & ((y > 0) | ~turned)).all(axis=1)
-    if bad.any():
-        raise ValueError(f"labels must be finite, no fillers, temperatures positive; not so for {_some(stars[bad])}")
-    return _turn(y, turned)
-
-
-def _check_training(spectra, names, x, v, scale):
-    if v.shape[0] < 2 * v.shape[1]:
-        raise ValueError(f"{v.shape[0]} stars are too few to train {v.shape[1]} coefficients a pixel")
-    if (scale == 0).any():
-        raise ValueError(f"these labels are the same for all stars: {', '.join(np.array(names)[scale == 0])}")
-    if np.linalg.matrix_rank(np.column_stack([np.ones(len(x)), x]), tol=1e-6 * np.sqrt(len(x))) <= x.shape[1]:
-        raise ValueError(f"the labels {', '.join(names)} are linearly dependent: leave one out")
-    level = []
-    for flux, variance in _chunks(spectra):
-        level += [
-            np.median(f[use]) if use.any() else np.nan for f, use in zip(flux, np.isfinite(variance), strict=True)
-        ]
-    if np.isnan(level).any():
-        raise ValueError(f"no usable pixel in {_some(spectra.star.values[np.isnan(level)])}: leave these stars out")
-    off = np.abs(np.log(np.maximum(level, 1e-9))) > np.log(2)
-    if off.any():
-        raise ValueError(f"the spectra of {_some(spectra.star.values[off])} are not normalized: call `normalize` first")
-
-
 def _fault(labels, offset, scale, wavelength, theta, s2, examples, degree, reciprocal):
     """What is wrong with the arrays of a model: a sentence, or None."""
     k, pixels = labels.size, wavelength.size
@@ -445,8 +392,3 @@ def _fault(labels, offset, scale, wavelength, theta, s2, examples, degree, recip
         return "a number in it is not finite"
     if not (scale > 0).all() or not (s2 >= 0).all() or len(examples) <= k:
         return "a scale is not positive, or it has no training stars"
-
-
-def _some(stars):
-    names = ", ".join(map(str, stars[:5]))
-    return f"{len(stars)} stars ({names}, ...)" if len(stars) > 5 else names

@@ -1,13 +1,11 @@
 """The trained Cannon as a likelihood: posteriors of labels by NUTS in PyMC, or of many stars at once.
 
 The variance σ² + s² of a pixel does not depend on the labels, so the likelihood of a star is exactly a
-quadratic form in its design vector (`Cannon.quadratic_form`): 7214 pixels become T x T numbers, T = 21 for
-five labels. It is taken about a best fit x0, as χ² = dᵀAd - 2rᵀd + c with d = v(x) - v(x0), so that no digits
-are lost.
+quadratic form in its design vector (`Cannon.likelihood`): 7214 pixels become T x T numbers, T = 21 for
+five labels.
 """
 
 import warnings
-from dataclasses import replace
 
 import arviz as az
 import numpy as np
@@ -16,7 +14,8 @@ import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
 
-from labtools.cannon import design, design_slopes
+from labtools.quadratic import departure, design, monomials, slope_and_curvature
+from labtools.spectra import by_star
 
 __all__ = [
     "build_model",
@@ -36,7 +35,7 @@ def flat_priors(cannon, margin=0.1):
 
     Returns a DataFrame indexed by label with the columns `low` and `high`, in the units of the labels.
     """
-    y = cannon.examples * cannon.scale + cannon.offset
+    y = cannon.unscaled(cannon.examples)
     low, high = y.min(axis=0), y.max(axis=0)
     more = margin * (high - low)
     return pd.DataFrame({"low": low - more, "high": high + more}, index=list(cannon.labels))
@@ -63,7 +62,9 @@ def build_model(cannon, spectrum, priors=None, modes=None):
     if spectrum.sizes["star"] != 1:
         raise ValueError(f"the posterior is that of one star, not of {spectrum.sizes['star']}: choose one")
     priors = _checked(cannon, priors)
-    x0, a, r, constant = (part[0] for part in _centred_form(cannon, spectrum, modes))
+    x0 = _best(cannon, spectrum, modes)
+    a, r, constant = (part[0] for part in cannon.likelihood(spectrum, x0, modes))
+    x0 = x0[0]
     edge = 1e-3 * (priors["high"] - priors["low"])
     start = cannon.unscaled(x0).clip(priors["low"] + edge, priors["high"] - edge)
     with pm.Model() as model:
@@ -119,7 +120,8 @@ def sample_stars(cannon, spectra, priors=None, modes=None, draws=1000, seed=128)
     DataArray (star, draw, label) with the coordinate `efficiency` (star); NaN also where no pixel is usable.
     """
     spectra, priors = by_star(spectra), _checked(cannon, priors)
-    x0, a, r, _ = _centred_form(cannon, spectra, modes)
+    x0 = _best(cannon, spectra, modes)
+    a, r, _ = cannon.likelihood(spectra, x0, modes)
     rng = np.random.default_rng(seed)
     y, efficiency = np.full((len(x0), draws, x0.shape[1]), np.nan), np.zeros(len(x0))
     for star in np.flatnonzero(np.isfinite(x0).all(axis=1)):
@@ -165,15 +167,6 @@ def _checked(cannon, priors):
     return priors
 
 
-def _centred_form(cannon, spectra, modes=None):
-    """Best fit x0 (star, K), A (star, T, T), r (star, T) and the log-likelihood at x0 (star,).
-
-    ln L = ln L(x0) - ½ dᵀAd + rᵀd with d = v(x) - v(x0). Stars without a usable pixel have x0 NaN.
-    """
-    labels = cannon.fit(spectra, modes=modes)[list(cannon.labels)].to_numpy()
-    x0, constants = cannon.turned(labels), []
-    v0 = design(np.nan_to_num(x0), cannon.degree)
-
-    def residuals():
-        for v, (flux, variance) in zip(np.array_split(...)):
-            pass
+def _best(cannon, spectra, modes):
+    """Scaled labels (star, K) of the best fits, NaN for stars without a usable pixel."""
+    return cannon.scaled(cannon.fit(spectra, modes=modes)[list(cannon.labels)].to_numpy())
