@@ -424,11 +424,10 @@ def test_a_ridge_holds_products_of_labels_near_zero(taught):
 
 def test_cross_validation_prefers_a_ridge_where_coefficients_are_many():
     model = made_up_cannon(3, pixels=60)
-    spectra, labels = made_up_stars(model, 70, snr=30, seed=6)
-    scores = ridge_scores(spectra, labels, degree=3, ridges=(0, 0.1, 1e3))
-    assert scores.idxmax() == 0.1
-    plenty = ridge_scores(*made_up_stars(model, 900, snr=300, seed=6), degree=2, ridges=(0, 0.1))
-    assert plenty.idxmax() == 0
+    few, many = (made_up_stars(model, number, snr=300, seed=6) for number in (100, 900))
+    scores = ridge_scores(*few, degree=3, ridges=(0, 0.03, 1e3))
+    assert scores.idxmax() == 0.03
+    assert ridge_scores(*many, degree=2, ridges=(0, 0.03)).idxmax() == 0
 
 
 def test_modes_in_the_fit_are_weights_of_correlated_pixels(taught):
