@@ -13,8 +13,8 @@ from labtools.jwst.pair import match, name_of
 from labtools.quadratic import design
 from labtools.sdss.catalog import read_tables
 from labtools.spectra import LAB_BITS
-from labtools.teaching import checks
-from labtools.teaching.checks import NotYet
+from labtools.course import checks
+from labtools.course.checks import NotYet
 
 RNG = np.random.default_rng(7)
 
