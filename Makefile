@@ -14,7 +14,7 @@ TORCH_INDEX = $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pyt
 help:
 	@echo "make lab        set up, run every notebook into build/ (first time 6 minutes and 3.3 GB, then 2 minutes)"
 	@echo "                TORCH=cpu: the CPU build of PyTorch; LAB_SURVEY=dr17: real spectra; LAB_STUDENT='Your Name'"
-	@echo "make test       unit tests, and every notebook against its committed outputs (10 minutes)"
+	@echo "make test       unit tests, and every notebook against its committed outputs (12 minutes)"
 	@echo "make doctor     what is installed, which data are here, and what to do about what is wrong"
 	@echo "make notebooks  run the notebooks in place, to refresh the outputs and figures that are committed"
 	@echo "make lint       style and imports;  make bench: speed"
