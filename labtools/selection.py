@@ -6,6 +6,7 @@ from astropy import constants, units
 
 __all__ = [
     "LABELS",
+    "bias_and_scatter",
     "count_cuts",
     "log_g",
     "select_giants",
@@ -115,3 +116,17 @@ def split_by_star(stars, seed, fraction=0.5, parts=None):
     distinct = np.random.default_rng(seed).permutation(stars.unique().sort_values())
     edges = np.round(np.cumsum(parts)[:-1] / parts.sum() * len(distinct)).astype(int)
     return [stars[stars.isin(group)] for group in np.split(distinct, edges)]
+
+
+def bias_and_scatter(fit, reference, labels=LABELS):
+    """How far the labels of two tables are apart, for the stars of the first.
+
+    Returns
+    -------
+    DataFrame, one row a label, of fit - reference: `mean` and `median`, `std`, and `1.4826 MAD`, the median absolute
+    deviation from the median scaled to the standard deviation of a normal distribution. Stars without a value are
+    left out; KeyError if the reference lacks a star.
+    """
+    off = fit[labels] - reference.loc[fit.index, labels]
+    spread = 1.4826 * (off - off.median()).abs().median()
+    return pd.DataFrame({"mean": off.mean(), "median": off.median(), "std": off.std(), "1.4826 MAD": spread})
