@@ -11,7 +11,9 @@ def main(arguments=None):
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("doctor", help="say what is installed, set, cached, reachable - and what is wrong")
     command.add_argument("--offline", action="store_true", help="ask no server")
-    return doctor.main(network=not parser.parse_args(arguments).offline)
+    command.add_argument("--verify", action="store_true", help="compare every cached file with its checksum")
+    options = parser.parse_args(arguments)
+    return doctor.main(network=not options.offline, verify=options.verify)
 
 
 if __name__ == "__main__":
