@@ -119,8 +119,8 @@ def announces_terabytes(connection, closed):
 
 
 def sends_a_gzip_bomb(connection, closed):
-    packer = zlib.compressobj(9, wbits=31)
-    small = packer.compress(bytes(2**26)) + b"".join(packer.compress(bytes(2**26)) for _ in range(39)) + packer.flush()
+    packer = zlib.compressobj(1, wbits=31)
+    small = b"".join(packer.compress(bytes(2**26)) for _ in range(8)) + packer.flush()
     head = f"Content-Encoding: gzip\r\nContent-Length: {len(small)}\r\n\r\n"
     connection.sendall(OK + head.encode() + small)
 
@@ -321,7 +321,7 @@ def crafted(folder):
     fields = b"TFIELDS =                    1"
     yield "columns.fits", columns.replace(fields, b"TFIELDS =           1000000000")
     yield "rows.fits", columns.replace(b"NAXIS2  =                    1", b"NAXIS2  =         100000000000")
-    yield "bomb.npz", _npz("trusted", "(4000000000,)", bytes(2**28), repeat=15)
+    yield "bomb.npz", _npz("trusted", "(4000000000,)", bytes(2**24), repeat=20)
     yield "claim.npz", _npz("trusted", "(900000000000000,)", b"")
     yield "large.npz", _npz("trusted", "(5000000000,)", b"")
     yield "deep.npz", _npz("trusted", "(" + "1," * 70 + ")", b"\1")
