@@ -64,7 +64,8 @@ def _caches(root, chosen, verify):
             yield NOTE, f"{path} is left over from a run that was killed", "the next writing there removes it"
         elif check:
             try:
-                whole.setdefault("/".join(place[:-1][:2]), []).append((check(path, verify), path.stat().st_size))
+                found = check(path, verify), path.stat().st_size
+                whole.setdefault("/".join(place[:-1][:2]), []).append(found)
             except ValueError as fault:
                 yield BAD if place[0] == chosen else NOTE, f"{path}: {fault}", "delete it: it is made or fetched anew"
     for folder, files in whole.items():
