@@ -12,13 +12,14 @@ def main(arguments=None):
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("doctor", help="say what is installed, set, cached, reachable - and what is wrong")
     command.add_argument("--offline", action="store_true", help="ask no server")
+    command.add_argument("--verify", action="store_true", help="compare every cached file with its checksum")
     commands.add_parser("clean-old", help="remove cached versions that newer ones have replaced, and leftovers")
     options = parser.parse_args(arguments)
     if options.command == "clean-old":
         return clean_old()
     from labtools import doctor
 
-    return doctor.main(network=not options.offline)
+    return doctor.main(network=not options.offline, verify=options.verify)
 
 
 def clean_old():

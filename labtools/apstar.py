@@ -3,17 +3,23 @@
 Format: the apStar data model of SDSS DR17 (Abdurro'uf et al. 2022, ApJS 259, 35) and its predecessors.
 """
 
-import warnings
+import math
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from astropy.io import fits
 
-from labtools.errors import BadFile
+from labtools.errors import BadFile, reading
+from labtools.fitsfile import TYPES, fits_headers
 from labtools.spectra import LAB_BITS, usable
 
-__all__ = ["read_apstar"]
+__all__ = ["parse_apstar", "read_apstar"]
+
+LIMIT = 64 * 2**20  # bytes of a file
+PIXELS = 100_000  # of a spectrum
+_ATTRIBUTES = {"snr": "SNR", "nvisits": "NVISITS"} | {
+    f"{chip}_{end}": f"{chip[0].upper()}{end.upper()}" for chip in ("blue", "green", "red") for end in ("min", "max")
+}
 
 
 def read_apstar(path, bits=LAB_BITS):
@@ -36,73 +42,60 @@ def read_apstar(path, bits=LAB_BITS):
 
     Raises
     ------
-    FileNotFoundError if there is no such file, BadFile if it is damaged or something else.
+    FileNotFoundError if there is no such file, BadFile if it is damaged, cut off, too large or something else.
     """
-    path = Path(path)
-    header, (flux, error, mask) = _read_images(path)
-    wavelength = _wavelength(path, header, flux.size)
-    good = (mask & int(bits) == 0) & (flux != 0) & usable(flux, error)
-    star = str(header.get("OBJID", path.stem)).strip()
-    attrs = {name: header[key] for name, key in _ATTRIBUTES.items() if isinstance(header.get(key), int | float)}
-    return xr.Dataset(
-        {
-            "flux": (("star", "wavelength"), np.where(np.isfinite(flux), flux, 0)[None]),
-            "error": (("star", "wavelength"), np.where(good, error, np.inf)[None]),
-            "mask": (("star", "wavelength"), mask[None].astype(np.int32)),
-        },
-        coords={"star": [star], "wavelength": ("wavelength", wavelength, {"units": "Angstrom, vacuum"})},
-        attrs={"units": "1e-17 erg/s/cm2/Angstrom", "source": path.name, **attrs},
-    )
+    if Path(path).stat().st_size > LIMIT:
+        raise BadFile(f"{path}: too large for an apStar file")
+    return parse_apstar(Path(path).read_bytes(), path, bits)
 
 
-_ATTRIBUTES = {"snr": "SNR", "nvisits": "NVISITS"} | {
-    f"{chip}_{end}": f"{chip[0].upper()}{end.upper()}" for chip in ("blue", "green", "red") for end in ("min", "max")
-}
-_KEYS = ("OBJID", "NWAVE", "CRVAL1", "CDELT1", *_ATTRIBUTES.values())
+def parse_apstar(content, source, bits=LAB_BITS):
+    """As `read_apstar`, from the bytes of a file; `source` names it in messages."""
+    with reading(source, "an apStar file"):
+        headers = fits_headers(content)
+        if len(headers) < 4:
+            raise ValueError(f"{len(headers)} HDUs where apStar has flux, error and mask in HDUs 1-3")
+        header = headers[1][0] | headers[0][0]
+        flux, error, mask = (_first_row(content, *headers[number]) for number in (1, 2, 3))
+        if not flux.size == error.size == mask.size == header.get("NWAVE", flux.size):
+            sizes = f"{flux.size}, {error.size} and {mask.size}"
+            raise ValueError(f"flux, error and mask of {sizes} pixels, NWAVE = {header.get('NWAVE')}")
+        if mask.dtype.kind not in "iu":
+            raise ValueError(f"a mask of {mask.dtype} numbers, it must be integer")
+        with np.errstate(over="ignore"):
+            flux, error = flux.astype("f4"), error.astype("f4")
+        mask = mask.astype(mask.dtype.newbyteorder("=")).view(f"u{mask.dtype.itemsize}").astype("i8")
+        good = (mask & int(bits) == 0) & (flux != 0) & usable(flux, error)
+        axes = ("star", "wavelength")
+        return xr.Dataset(
+            {
+                "flux": (axes, np.where(np.isfinite(flux), flux, 0)[None]),
+                "error": (axes, np.where(good, error, np.inf)[None]),
+                "mask": (axes, mask[None].astype("i4")),
+            },
+            coords={
+                "star": [str(header.get("OBJID", Path(source).stem)).strip()],
+                "wavelength": ("wavelength", _wavelength(header, flux.size), {"units": "Angstrom, vacuum"}),
+            },
+            attrs={"units": "1e-17 erg/s/cm2/Angstrom", "source": Path(source).name}
+            | {name: header[key] for name, key in _ATTRIBUTES.items() if isinstance(header.get(key), int | float)},
+        )
 
 
-def _read_images(path):
-    """What the header says and the first rows of flux, error and mask, in native byte order."""
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message=".*truncated.*")
-            with fits.open(path, memmap=False) as hdus:
-                if len(hdus) < 4:
-                    raise BadFile(f"{path}: {len(hdus)} HDUs where apStar has flux, error and mask in HDUs 1-3")
-                headers = (hdus[0].header, hdus[1].header)
-                header = {key: part[key] for part in headers for key in _KEYS if key in part}
-                images = [_first_row(path, number, hdus[number].data) for number in (1, 2, 3)]
-    except (BadFile, FileNotFoundError, PermissionError):
-        raise
-    except Exception as fault:  # astropy raises many kinds on damaged files
-        raise BadFile(f"{path}: not a readable FITS file, or a damaged one ({fault})") from fault
-    sizes = [image.size for image in images]
-    if len(set(sizes)) != 1:
-        raise BadFile(f"{path}: flux, error and mask have {sizes} pixels, they must be equal")
-    flux, error, mask = images
-    if mask.dtype.kind not in "iu":
-        raise BadFile(f"{path}: HDU 3 holds {mask.dtype} numbers, a bitmask must be integer")
-    unsigned = mask.view(f"u{mask.dtype.itemsize}").astype(np.int64)
-    return header, (flux.astype(np.float32), error.astype(np.float32), unsigned)
+def _first_row(content, header, start):
+    """Row 0 of a 2-D image, or the whole of a 1-D one."""
+    if header.get("XTENSION") != "IMAGE" or header["NAXIS"] not in (1, 2):
+        raise ValueError(f"a {header.get('XTENSION')} of {header['NAXIS']} axes where apStar has rows of pixels")
+    if (header.get("BSCALE", 1), header.get("BZERO", 0)) != (1, 0) or not 0 < header["NAXIS1"] <= PIXELS:
+        raise ValueError(f"an image that is scaled, or of {header['NAXIS1']} pixels")
+    if not math.prod(header[f"NAXIS{axis + 1}"] for axis in range(header["NAXIS"])):
+        raise ValueError("an image without rows")
+    return np.frombuffer(content, TYPES[header["BITPIX"]], header["NAXIS1"], start)
 
 
-def _first_row(path, number, image):
-    """Row 0 of a 2-D image or the whole of a 1-D one."""
-    if image is None or image.dtype.names or image.ndim not in (1, 2) or image.size == 0:
-        what = "nothing" if image is None else "a table" if image.dtype.names else f"an array of shape {image.shape}"
-        raise BadFile(f"{path}: HDU {number} holds {what} where apStar has rows of pixels")
-    row = np.atleast_2d(image)[0]
-    return np.ascontiguousarray(row.astype(row.dtype.newbyteorder("=")))
-
-
-def _wavelength(path, header, n_pixels):
+def _wavelength(header, pixels):
     """Wavelengths (Angstrom) by the header's logarithmic scale."""
-    try:
-        start, step = float(header["CRVAL1"]), float(header["CDELT1"])
-    except (KeyError, TypeError, ValueError) as fault:
-        raise BadFile(f"{path}: CRVAL1 and CDELT1, the wavelength scale, are missing or not numbers") from fault
-    if not (3 < start < 5 and 1e-8 < step < 1e-2):
-        raise BadFile(f"{path}: CRVAL1={start}, CDELT1={step} is no log10 wavelength scale in Angstrom")
-    if header.get("NWAVE", n_pixels) != n_pixels:
-        raise BadFile(f"{path}: {n_pixels} pixels, but the header promises NWAVE={header['NWAVE']}")
-    return 10 ** (start + step * np.arange(n_pixels))
+    start, step = header.get("CRVAL1"), header.get("CDELT1")
+    if not all(isinstance(number, float) for number in (start, step)) or not (3 < start < 5 and 1e-8 < step < 1e-2):
+        raise ValueError(f"CRVAL1 = {start}, CDELT1 = {step} is no log10 wavelength scale in Angstrom")
+    return 10 ** (start + step * np.arange(pixels))

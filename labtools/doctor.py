@@ -1,228 +1,114 @@
 """What is installed, which survey is set, what the caches hold, what answers, and what to do about it."""
 
-import os
 import re
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
-from typing import NamedTuple
 
-import requests
 from astroquery.sdss import conf
-from tqdm import tqdm
 
+from labtools import settings
 from labtools.cache import sha256_of
-from labtools.errors import BadFile
-from labtools.isochrones import ADDRESS as MIST
+from labtools.errors import ArchiveError, BadFile
 from labtools.isochrones import read_mist
-from labtools.sdss import dr17 as archive
-from labtools.sdss.catalog import load_catalog
-from labtools.sdss.files import check_whole, read_checksums, read_star
-from labtools.sdss.http import new_session
+from labtools.sdss import dr17, mist
+from labtools.sdss.files import read_star, sums_in
+from labtools.sdss.http import Job, gather
 from labtools.surveys import open_survey
 
-__all__ = ["Finding", "examine", "main"]
+__all__ = ["examine", "main"]
 
-OLDEST = (3, 11)
+OK, NOTE, BAD = "ok  ", "note", "BAD "
 ROOM = 1e9  # bytes that a session may need
-PATIENCE = 8  # seconds for a server to answer
 
 
-class Finding(NamedTuple):
-    """One line of the report: is it well (None: no, but that does not matter now), and what to do."""
-
-    well: bool | None
-    what: str
-    advice: str = ""
-
-    def __str__(self):
-        mark = {True: "ok  ", None: "note", False: "BAD "}[self.well]
-        return f"  {mark}  {self.what}" + (f"\n        -> {self.advice}" if self.advice else "")
-
-
-def examine(network=True):
-    """Section of the report -> list of `Finding`."""
-    sections = {"Installed": installed()}
+def examine(network=True, verify=False):
+    """Yield what the doctor finds: OK, NOTE or BAD, what it is, what to do. `verify` compares all checksums."""
+    yield from _installed()
     try:
         survey = open_survey()
     except ValueError as fault:
-        return sections | {"Survey": [Finding(False, str(fault))]}
-    sections["Survey"] = survey_set(survey)
-    sections["Caches"] = caches(survey)
-    if network:
-        sections["Network"] = addresses(survey.name == "dr17")
-    return sections
-
-
-def installed():
-    """Python and the packages that the lab asks for, with their versions."""
-    version = ".".join(map(str, sys.version_info[:3]))
-    advice = "" if sys.version_info >= OLDEST else "the lab needs Python 3.11 or newer"
-    findings = [Finding(not advice, f"Python {version}", advice)]
-    try:
-        wanted = [name for name in metadata.requires("labtools") or [] if "extra ==" not in name]
-    except metadata.PackageNotFoundError:
-        return [
-            *findings,
-            Finding(False, "labtools is not installed", "run: make lab (or: pip install -e .)"),
-        ]
-    for name in [re.match(r"[\w.-]+", one)[0] for one in wanted]:
-        try:
-            findings.append(Finding(True, f"{name} {metadata.version(name)}"))
-        except metadata.PackageNotFoundError:
-            findings.append(Finding(False, f"{name} is missing", f"run: make lab (or: pip install {name})"))
-    return findings
-
-
-def survey_set(survey):
-    """Which survey the notebooks work on, and whether its folder can be used."""
-    place = next(folder for folder in (survey.root, *survey.root.parents) if folder.exists())
-    free = shutil.disk_usage(place).free
-    writable = os.access(place, os.W_OK)
-    return [
-        Finding(True, f"{survey.title} (LAB_SURVEY={survey.name})"),
-        Finding(
-            writable or None,
-            f"data folder {survey.root}" + ("" if writable else ", read-only"),
-            "" if writable else "set LAB_DATA to a folder of your own, and LAB_DATA_SHARED to this one",
-        ),
-        Finding(
-            free > ROOM or None,
-            f"{free / 1e9:.1f} GB free there",
-            "" if free > ROOM else "make room, set LAB_DATA to a larger disk, or LAB_KEEP=arrays",
-        ),
-        *(
-            Finding(
-                folder.is_dir() or None,
-                f"shared folder {folder}",
-                "" if folder.is_dir() else "it does not exist",
-            )
-            for folder in survey.shared
-        ),
-    ]
-
-
-def caches(survey):
-    """What the caches of both surveys hold, and whether it is whole."""
-    findings = []
-    for name in ("simulated", "dr17"):
-        folder, needed = survey.root / name, name == survey.name
-        findings += spectra_in(folder, needed) + catalogs_in(folder, needed)
-        left = list(folder.rglob(".*.part"))
-        if left:
-            advice = "if no download is running, delete them: find . -name '.*.part' -delete"
-            findings.append(Finding(None, f"{len(left)} unfinished files in {folder}", advice))
-    return (
-        findings
-        + isochrones_in(survey.root / "cache" / "mist")
-        + [course_file(survey, name) for name in archive.COURSE_FILES]
+        yield BAD, str(fault), "set LAB_SURVEY"
+        return
+    yield OK, f"{survey.title} (LAB_SURVEY={survey.name}) in {survey.root}", ""
+    free = shutil.disk_usage(next(one for one in (survey.root, *survey.root.parents) if one.exists())).free
+    yield (
+        OK if free > ROOM else NOTE,
+        f"{free / 1e9:.1f} GB free there",
+        "" if free > ROOM else "make room, or set LAB_DATA",
     )
+    if not settings.writable(survey.root):
+        yield NOTE, f"{survey.root} is read-only", "set LAB_DATA to a folder of your own, LAB_DATA_SHARED to this one"
+    for folder in survey.folders:
+        yield from _caches(folder, survey.name, verify)
+    if network:
+        yield from _network(BAD if survey.name == "dr17" else NOTE)
 
 
-def spectra_in(folder, needed):
-    """One finding on all spectra in a cache, and one on each that is damaged."""
-    files = sorted(folder.rglob("a[ps]Star-*.fits")) + sorted(folder.rglob("a[ps]Star-*.npz"))
-    if not files:
-        advice = "nothing yet: the first notebook that needs it fills it" if needed else ""
-        return [Finding(True, f"{folder}: no spectra", advice)]
-    faults = {}
-    sums = {path.parent: sums_in(path) for path in folder.rglob("*.sha1sum")}
-    for path in tqdm(files, desc=f"checking {folder.name}", unit="file", leave=False):
+def _installed():
+    yield OK if sys.version_info >= (3, 11) else BAD, f"Python {sys.version.split()[0]} (3.11 or newer is needed)", ""
+    for name in [re.match(r"[\w.-]+", one)[0] for one in metadata.requires("labtools") or [] if "extra ==" not in one]:
         try:
-            check(path, sums.get(path.parent, {}).get(path.name))
-        except ValueError as fault:
-            faults[path] = fault
-    size = sum(path.stat().st_size for path in files) / 1e9
-    whole = Finding(True, f"{folder}: {len(files) - len(faults)} whole spectra, {size:.2f} GB")
-    advice = "delete it; it comes anew" if folder.name == "dr17" else f"delete {folder}; it is written anew"
-    return [
-        whole,
-        *(Finding(False if needed else None, f"{path}: {faults[path]}", advice) for path in faults),
-    ]
+            yield OK, f"{name} {metadata.version(name)}", ""
+        except metadata.PackageNotFoundError:
+            yield BAD, f"{name} is missing", f"run: make lab (or: pip install {name})"
 
 
-def sums_in(path):
-    try:
-        return read_checksums(path)
-    except ValueError:
-        return {}
+def _caches(root, chosen, verify):
+    """How many files of each folder are whole, and each that is not."""
+    whole = {}
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        place = path.relative_to(root).parts
+        check = next((check for pattern, check in _CHECKS.items() if re.search(pattern, path.name)), None)
+        if any(part.startswith("unfinished-") for part in place) or path.suffix == ".part":
+            yield NOTE, f"{path} is left over from a run that was killed", "the next writing there removes it"
+        elif check:
+            try:
+                found = check(path, verify), path.stat().st_size
+                whole.setdefault("/".join(place[:-1][:2]), []).append(found)
+            except ValueError as fault:
+                yield BAD if place[0] == chosen else NOTE, f"{path}: {fault}", "delete it: it is made or fetched anew"
+    for folder, files in whole.items():
+        sure, sizes = map(sum, zip(*files, strict=True))
+        yield OK, f"{root / folder}: {len(files)} whole, {sizes / 1e9:.2f} GB, {sure} verified by a checksum", ""
 
 
-def check(path, sha1=None):
-    """Raise BadFile if a spectrum in a cache is not whole, or not that of the star in its name."""
-    star = re.search(r"Star-\w+?-(.*?)\.fits", path.name)[1]
-    if path.suffix == ".npz":
-        read_star(path, star)
-    else:
-        check_whole(path, star)
-    if sha1 and sha256_of(path, "sha1") != sha1:
-        raise BadFile("its sha1 is not that of the archive's list")
+def _spectrum(path, verify):
+    sha1 = sums_in(path.parent).get(path.name) if verify else None
+    read_star(path, re.search(r"Star-\w+?-(.*?)\.fits", path.name)[1], sha1)
+    return bool(sha1) or path.suffix == ".npz"
 
 
-def catalogs_in(folder, needed):
-    findings = []
-    for path in sorted(folder.glob("catalog-*.csv")):
-        try:
-            about = load_catalog(path).attrs
-            source = f"{about.get('source')} of {about.get('date')}"
-            findings.append(Finding(True, f"{path}: {about.get('rows')} rows, {source}"))
-        except BadFile as fault:
-            findings.append(Finding(False if needed else None, str(fault)))
-    return findings
+def _named(path, verify):
+    if verify and not sha256_of(path).startswith(path.name.split(".")[-2]):
+        raise BadFile("its checksum is not the one in its name")
+    return verify
 
 
-def isochrones_in(folder):
-    """One finding on each MIST file in a cache."""
-    findings = []
-    for path in sorted(folder.glob("*.iso*")):
-        try:
-            findings.append(Finding(True, f"{path}: {len(read_mist(path))} points"))
-        except ValueError as fault:
-            findings.append(Finding(None, str(fault), "delete it; it is fetched anew"))
-    return findings
+def _isochrones(path, verify):
+    return read_mist(path).empty
 
 
-def course_file(survey, name):
-    """Whether a file of the course is at hand, and is the one that the lab knows."""
-    path = archive.SdssSurvey(survey.root, survey.shared).find(name)
-    if not path:
-        return Finding(True, f"{name}: not here", "with LAB_SURVEY=dr17 it is fetched when it is needed")
-    same = sha256_of(path) == archive.COURSE_FILES[name]
-    return Finding(same or None, f"{path}", "" if same else "it is not the course's file of fall 2025: is that meant?")
+_CHECKS = {r"a[ps]Star-.*\.fits(\.npz)?$": _spectrum, r"\.[0-9a-f]{16}\.\w+$": _named, r"\.iso(\.\w+)?$": _isochrones}
 
 
-def addresses(needed):
+def _network(wrong):
     """Whether the servers answer that real data come from."""
-    servers = {
-        "SkyServer": conf.skyserver_baseurl,
-        "SDSS archive": f"{conf.sas_baseurl.rstrip('/')}/",
-        "MIST": MIST,
-        "course repository": archive.COURSE + next(iter(archive.COURSE_FILES)),
-    }
-    with ThreadPoolExecutor(len(servers)) as pool:
-        return list(pool.map(lambda one: answers(*one, needed), servers.items()))
-
-
-def answers(name, url, needed):
-    """One finding on the server `name`: anything below status 500 is an answer."""
+    urls = [conf.skyserver_baseurl, conf.sas_baseurl, mist.ADDRESS, dr17.COURSE + next(iter(dr17.COURSE_FILES))]
     try:
-        with new_session().get(url, stream=True, timeout=PATIENCE) as response:
-            status = response.status_code
-    except (requests.RequestException, OSError, ValueError) as fault:
-        advice = "are you online? behind a proxy set HTTPS_PROXY; "
-        advice += "else wait" if needed else "the simulated survey does not need it"
-        return Finding(False if needed else None, f"{name} ({url}) does not answer: {type(fault).__name__}", advice)
-    if status < 500:
-        return Finding(True, f"{name} ({url}) answers")
-    return Finding(False if needed else None, f"{name} ({url}) answers {status}", "it has trouble: try again later")
+        for url, result in gather({url: Job(url, attempts=1, deadline=8.0) for url in urls}):
+            silent = getattr(result, "passing", False)
+            what = f"{url} does not answer ({result.reason})" if silent else f"{url} answers"
+            yield wrong if silent else OK, what, "are you online? behind a proxy set HTTPS_PROXY" if silent else ""
+    except ArchiveError as fault:
+        yield wrong, str(fault), "are you online?"
 
 
-def main(network=True):
+def main(network=True, verify=False):
     """Print the report; returns 1 if something is wrong that the chosen survey needs, else 0."""
-    sections = examine(network)
-    for title, findings in sections.items():
-        print(title, *findings, sep="\n")
-    bad = sum(finding.well is False for findings in sections.values() for finding in findings)
+    bad = 0
+    for mark, what, advice in examine(network, verify):
+        print(f"{mark}  {what}" + (f"\n      -> {advice}" if advice else ""))
+        bad += mark == BAD
     print(f"\n{bad} thing(s) to see to, marked BAD" if bad else "\nAll is well.")
     return int(bad > 0)

@@ -1,6 +1,8 @@
 """The errors that a user of the lab can see to: each message says what is wrong, where, and what to do."""
 
-__all__ = ["ArchiveError", "BadFile", "CacheError", "LabError", "TransferError"]
+import contextlib
+
+__all__ = ["ArchiveError", "BadFile", "CacheError", "LabError", "TransferError", "reading"]
 
 
 class LabError(Exception):
@@ -25,3 +27,14 @@ class TransferError(ArchiveError, OSError):
 
 class CacheError(LabError, OSError):
     """A cache could not be written: full, read-only, or in the way of something else."""
+
+
+@contextlib.contextmanager
+def reading(path, what):
+    """Whatever a library raises on damaged input becomes BadFile; a file that is not there or closed stays that."""
+    try:
+        yield
+    except (BadFile, FileNotFoundError, PermissionError):
+        raise
+    except Exception as fault:
+        raise BadFile(f"{path}: not {what}, or a damaged one ({fault or type(fault).__name__})") from fault

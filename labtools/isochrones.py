@@ -1,44 +1,30 @@
-"""Isochrones: MIST files read, fetched and interpolated; the giant branch, and a stand-in for want of a file.
+"""Isochrones: MIST files read and interpolated; the giant branch, and a stand-in for want of a file.
 
 MIST: Dotter 2016, ApJS 222, 8; Choi et al. 2016, ApJ 823, 102; https://mist.science.
 """
 
 import io
 import re
-import tempfile
-import zipfile
-import zlib
-from itertools import islice
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
 
 import numpy as np
 import pandas as pd
-import requests
-from requests.adapters import HTTPAdapter
-from tqdm import tqdm
-from urllib3.util.retry import Retry
 
-from labtools.cache import writing
-from labtools.errors import BadFile, TransferError
-from labtools.sdss.http import fetch, new_session
+from labtools.errors import BadFile
 from labtools.settings import data_folders
 
 __all__ = [
     "approximate_giant_branch",
     "approximate_isochrone",
     "best_isochrone",
-    "fetch_mist",
     "giant_branch",
     "isochrone",
     "read_mist",
 ]
 
-ADDRESS = "https://mist.science"
 RGB = 2  # `phase` from the end of the main sequence to the tip of the giant branch
 RGB_EEPS = (454, 604)  # the same in equivalent evolutionary points (Dotter 2016, table 2)
 SAME = 0.005  # dex; ages and metallicities closer than this are one
-LIMIT = 64 * 2**20  # bytes
 _NAMES = {"[fe/h]_init": "feh_init", "[fe/h]": "feh"} | dict.fromkeys(
     ("isochrone_age_yr", "log10_isochrone_age_yr"), "age"
 )
@@ -243,73 +229,3 @@ def best_isochrone(age=6.0, feh=0.0, folder=None):
 
 def _mist_folder(folder):
     return Path(folder) if folder else data_folders()[0] / "cache" / "mist"
-
-
-def fetch_mist(age=6.0, fehs=(0.0, -1.0), folder=None, version="1.2", address=ADDRESS, progress=True):
-    """Fetch isochrones from the MIST web interpolator, one small request for each [Fe/H]; return their paths.
-
-    What is in `folder` (see `best_isochrone`) is not asked for again. version : "1.2" or "2.5", both for
-    v/vcrit = 0.4 and no alpha enhancement. The archives of whole grids (7 GB for v2.5) are not needed.
-
-    The interpolator is a form that answers with a page that links to a zip archive; its fields are those that
-    public clients sent to mist.science in 2026. This could be tried against a stand-in for the server only.
-
-    Raises TransferError if the server does not give what was asked for; nothing is kept then.
-    """
-    paths = []
-    with new_session() as session:
-        again = Retry(3, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods={"POST"})
-        session.mount(address, HTTPAdapter(max_retries=again))
-        for feh in tqdm(fehs, desc="MIST isochrones", disable=not progress):
-            name = f"MIST_v{version}_feh_{'m' if feh < 0 else 'p'}{abs(feh):.2f}_{age:g}Gyr.iso.cmd"
-            paths.append(_mist_folder(folder) / name)
-            if not paths[-1].exists():
-                _fetch_one(session, address, age, feh, version, paths[-1])
-    return paths
-
-
-def _fetch_one(session, address, age, feh, version, path):
-    """Ask for one isochrone, fetch the archive it is in, and keep the file if it is the one wanted."""
-    link = urljoin(f"{address}/", _ask(session, address, age, feh, version))
-    if urlsplit(link)[:2] != urlsplit(address)[:2]:
-        raise TransferError(address, f"answers with a link to another place, {link}: not followed")
-    with tempfile.TemporaryDirectory() as folder:
-        archive = fetch(link, Path(folder) / "mist.zip", check=_unzip, session=session, limit=LIMIT)
-        content = _unzip(archive)
-    with writing(path) as part:
-        part.write_bytes(content)
-        try:
-            isochrone(read_mist(part), age, feh)
-        except ValueError as fault:
-            raise TransferError(link, f"not what was asked for: {fault}") from fault
-
-
-def _ask(session, address, age, feh, version):
-    """Fill in the form of the interpolator and return the link to the archive that it answers with."""
-    form = {"version": {"1.2": "MIST1", "2.5": "MIST2"}[version], "v_div_vcrit": "vvcrit0.4"}
-    form |= {"age_type": "single", "age_scale": "linear", "age_value": f"{age * 1e9:.6g}"}
-    form |= {"FeH_value": f"{feh:g}", "afe": "afep0.0", "alpha_value": "p0"}
-    form |= {"output_option": "photometry", "output": "UBVRIplus", "Av_value": "0"}
-    try:
-        with session.post(f"{address}/iso_form.php", data=form, timeout=(10, 120), stream=True) as answer:
-            answer.raise_for_status()
-            page = b"".join(islice(answer.iter_content(2**16), 16)).decode(errors="replace")
-    except requests.RequestException as fault:
-        raise TransferError(address, f"the MIST interpolator does not answer: {fault}") from fault
-    link = re.search(r'href\s*=\s*"([^"]+\.zip)"', page)
-    if not link:
-        said = " ".join(re.sub(r"<[^>]*>", " ", page).split())[:120]
-        raise TransferError(address, f"the MIST interpolator says {said!r}: try again in an hour")
-    return link[1]
-
-
-def _unzip(path):
-    """The bytes of the isochrone file in a zip archive; ValueError if it is damaged or holds no such file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if ".iso" in member.filename]
-            if len(members) != 1 or members[0].file_size > LIMIT:
-                raise ValueError(f"not an archive of one isochrone file: {archive.namelist()[:5]}")
-            return archive.read(members[0])
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as fault:
-        raise ValueError(f"not a whole zip archive ({fault})") from fault

@@ -92,8 +92,9 @@ def open_survey(name=None, root=None):
 def normalized_giants(survey, degree=2):
     """Catalogue and normalized spectra of the giants of a survey, the same stars in the same order.
 
-    The spectra are kept in `cache` below the survey's root, under a name that depends on the survey, the stars and the
-    continuum pixels. With stars missing from the archive nothing is kept, so that the next call asks for them again.
+    The spectra are kept in `cache` below the survey's root, under a name that depends on the survey, the stars, their
+    files and the continuum pixels. With stars missing from the archive nothing is kept, so that the next call asks for
+    them again.
 
     Returns
     -------
@@ -107,8 +108,8 @@ def normalized_giants(survey, degree=2):
         return normalize(survey.spectra(giants), pixels, degree)[["flux", "error"]].astype("float32")
 
     made_by = (
-        NORMALIZED, survey.version, tuple(giants.index), giants.snr.to_numpy(), pixels.wavelength.values,
-        pixels.values, degree,
+        NORMALIZED, survey.version, survey.fingerprint(giants), tuple(giants.index), giants.snr.to_numpy(),
+        pixels.wavelength.values, pixels.values, degree,
     )  # fmt: skip
     folders, name = [folder / "cache" for folder in survey.folders], f"normalized-{survey.name}"
     spectra = cached(folders, name, build, *made_by, keep=lambda made: left_out(made).empty)

@@ -11,6 +11,7 @@ As a script it serves a replica of the archive to whole notebooks:
 
 import argparse
 import csv
+import gzip
 import hashlib
 import io
 import random
@@ -25,7 +26,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 SEARCH = "/dr17/en/tools/search/x_results.aspx"
 HTML = b"<!DOCTYPE html>\n<html><head><title>Sorry</title></head>\n<body><p>Not now, please</p></body></html>\n"
-FAULTS = ("503", "429", "500", "drop", "html", "other", "truncated", "long", "short", "garbage")
+FAULTS = ("503", "429", "500", "drop", "html", "other", "truncated", "long", "short", "garbage", "odd length")
 
 
 def no_fault(path, number):
@@ -48,8 +49,9 @@ def bad_day(seed, failing=0.3, cut=0.1):
 class SdssServer(ThreadingHTTPServer):
     """Serves the folder `replica` (apogeeStar.csv, aspcapStar.csv, sas/) on `port` of this machine.
 
-    `fault(path, number)` names what goes wrong with a request; `requests` lists (path, headers) of all of
-    them; `busiest` is the largest number of requests in work at once; `sums` False has no lists of checksums.
+    `fault(path, number)` names what goes wrong with a request; `requests` lists (path, headers) of all of them,
+    `arrived` when they came, `answered` when and with what status; `busiest` is the largest number of requests in
+    work at once; `sums` False has no lists of checksums.
     """
 
     daemon_threads = True
@@ -59,6 +61,7 @@ class SdssServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.replica, self.fault, self.sums = Path(replica).resolve(), fault, sums
         self.requests, self.counts, self.lock = [], Counter(), threading.Lock()
+        self.arrived, self.answered = [], []
         self.working = self.busiest = 0
         self.retry_after, self.stall, self.redirect = "0", 2.0, "/elsewhere"
         self.database = _database(self.replica)
@@ -125,6 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         server, path = self.server, unquote(urlsplit(self.path).path)
         with server.lock:
             server.requests.append((path, dict(self.headers)))
+            server.arrived.append(time.monotonic())
             server.counts[path] += 1
             number = server.counts[path]
             server.working += 1
@@ -180,24 +184,23 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[: len(body) // 2 // 2880 * 2880]
         elif fault == "garbage":
             body = body[:2880] + bytes(len(body) - 2880)
-        etag = f'"{hashlib.md5(body).hexdigest()}"'
-        self._send(200, body, "application/fits", {"ETag": etag, "Accept-Ranges": "bytes"}, fault)
+        self._send(200, body, "application/fits", fault=fault)
 
     def _send(self, status, body, kind, headers=(), fault=None):
         headers = dict(headers)
-        asked = self.headers.get("Range", "")
-        if asked and status == 200 and self.headers.get("If-Range") == headers.get("ETag"):
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
-            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-            status, body = 206, body[start:]
+        self.server.answered.append((time.monotonic(), status))
+        if fault in ("gzip", "gzip cut"):
+            body = gzip.compress(body, 1)[: None if fault == "gzip" else 1000]
+            headers["Content-Encoding"] = "gzip"
         length = len(body) + {"long": 1000, "short": -min(1000, len(body))}.get(fault, 0)
+        length = "many" if fault == "odd length" else length
         self.send_response(status)
         for name, value in {"Content-Type": kind, **headers, "Content-Length": length}.items():
             self.send_header(name, str(value))
         self.end_headers()
         if self.command == "HEAD":
             return
-        if fault in ("cut", "drop", "stall", "long", "short"):
+        if fault in ("cut", "drop", "stall", "long", "short", "odd length"):
             self.close_connection = True
         if fault in ("cut", "drop"):
             body = body[: len(body) // 2] if fault == "cut" else b""

@@ -103,9 +103,9 @@ def foreign_files():
         lambda path: fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(good)]).writeto(path),
         "2 HDUs",
     )
-    yield "tables", lambda path: fits.HDUList([fits.PrimaryHDU(), table, table, table]).writeto(path), "table"
-    yield "a web page", lambda path: path.write_text("<html>404</html>"), "FITS"
-    yield "nothing", lambda path: path.write_bytes(b""), "FITS"
+    yield "tables", lambda path: fits.HDUList([fits.PrimaryHDU(), table, table, table]).writeto(path), "TABLE"
+    yield "a web page", lambda path: path.write_text("<html>404</html>"), "web page"
+    yield "nothing", lambda path: path.write_bytes(b""), "no header"
     yield "promised pixels", lambda path: write(path, good, good, zeros, {"NWAVE": 8575}), "8575"
 
 

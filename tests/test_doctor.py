@@ -4,6 +4,7 @@ import shutil
 from importlib import metadata
 
 import pytest
+from astroquery.sdss import conf
 from sdss_server import serving
 from tiny_archive import write_archive
 
@@ -22,7 +23,7 @@ def mirror(tmp_path_factory):
 def sdss(mirror, monkeypatch):
     with serving(mirror) as server:
         monkeypatch.setattr(archive, "COURSE", server.url + "/")
-        monkeypatch.setattr(doctor, "MIST", server.url)
+        monkeypatch.setattr(doctor.mist, "ADDRESS", server.url + "/mist")
         yield server
 
 
@@ -40,66 +41,96 @@ def home(tmp_path, sdss, monkeypatch):
     return survey.root
 
 
-def wrong():
-    return [one for findings in doctor.examine().values() for one in findings if one.well is False]
+def wrong(**options):
+    return [(what, advice) for mark, what, advice in doctor.examine(**options) if mark == doctor.BAD]
 
 
 def test_a_lab_that_is_well(home, capsys):
     assert main(["doctor"]) == 0
     report = capsys.readouterr().out
-    for expected in (
-        "Python",
-        "astroquery",
-        "APOGEE DR17 (LAB_SURVEY=dr17)",
-        "6 whole spectra",
-        "CAS synspec",
-        "All is well",
-    ):
-        assert expected in report
+    expected = ["Python", "astroquery", "APOGEE DR17 (LAB_SURVEY=dr17)", "All is well"]
+    expected += ["dr17/sas: 4 whole", "dr17/arrays: 2 whole"]
+    assert not [one for one in expected if one not in report]
     assert report.count("answers") == 4
 
 
+def test_what_is_verified_is_counted_only_on_request(home, capsys):
+    main(["doctor", "--offline"])
+    assert "sas: 4 whole, 0.00 GB, 0 verified" in capsys.readouterr().out
+    main(["doctor", "--offline", "--verify"])
+    report = capsys.readouterr().out
+    assert "sas: 4 whole, 0.00 GB, 4 verified" in report
+    for path in home.rglob("*.sha1sum"):
+        path.unlink()
+    main(["doctor", "--offline", "--verify"])
+    assert "sas: 4 whole, 0.00 GB, 0 verified" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["*.fits", "*.npz"])
-def test_a_damaged_spectrum_is_found(home, kind):
+def test_a_damaged_spectrum_is_found_and_not_counted(home, kind, capsys):
     path = next(iter(sorted(home.rglob(f"apStar{kind}"))))
     path.write_bytes(path.read_bytes()[:-3000])
-    (finding,) = wrong()
-    assert path.name in finding.what
-    assert "delete it" in finding.advice
+    ((what, advice),) = wrong(network=False)
+    assert path.name in what
+    assert "delete it" in advice
+    main(["doctor", "--offline"])
+    assert ("3 whole" if kind == "*.fits" else "1 whole") in capsys.readouterr().out
 
 
-def test_a_file_that_has_changed_is_found_by_its_checksum(home):
-    path = next(home.rglob("*.fits"))
+def flip(path, at):
     body = bytearray(path.read_bytes())
-    body[100_000] ^= 1
+    body[at] ^= 1
     path.write_bytes(body)
-    (finding,) = wrong()
-    assert "sha1" in finding.what
 
 
-def test_a_damaged_catalogue_and_unfinished_files_are_found(home, capsys):
-    (path,) = home.rglob("catalog-*.csv")
-    path.write_bytes(b"# {}\n")
-    (home / "dr17" / ".apStar.fits.0123.part").write_bytes(b"half")
-    assert main(["doctor", "--offline"]) == 1
+def test_a_flipped_bit_is_found_by_the_checksum(home):
+    flip(next(home.rglob("*.fits")), 100_000)
+    (catalogue,) = home.rglob("catalog-*.csv")
+    flip(catalogue, 700)
+    assert wrong(network=False) == []
+    found = wrong(network=False, verify=True)
+    assert sorted("sha1" in what for what, _ in found) == [False, True]
+    assert any("not the one in its name" in what for what, _ in found)
+
+
+def test_every_cache_is_seen(home, capsys):
+    cache = home / "cache"
+    cache.mkdir()
+    (cache / "normalized-dr17-0123456789abcdef.0123456789abcdef.nc").write_bytes(b"something else")
+    (cache / "mist").mkdir()
+    (cache / "mist" / "grid.iso.cmd").write_text("<html>")
+    main(["doctor", "--offline", "--verify"])
     report = capsys.readouterr().out
-    assert "damaged" in report
-    assert "1 unfinished files" in report
-    assert "Network" not in report
+    assert "0123456789abcdef.nc: its checksum is not the one in its name" in report
+    assert "not a MIST isochrone file" in report
+
+
+def test_what_killed_runs_left_is_told_and_not_counted(home, capsys):
+    path = next(home.rglob("*.fits"))
+    (home / "dr17" / "unfinished-0123").mkdir()
+    shutil.copy(path, home / "dr17" / "unfinished-0123")
+    (path.parent / f".{path.name}.0123.part").write_bytes(b"half")
+    assert main(["doctor", "--offline"]) == 0
+    report = capsys.readouterr().out
+    assert report.count("left over from a run that was killed") == 2
+    assert "sas: 4 whole" in report
 
 
 def test_a_server_that_is_down_matters_only_to_the_survey_that_needs_it(home, sdss, monkeypatch):
     sdss.fault = lambda path, number: "503"
     assert len(wrong()) == 4
+    assert all("503" in what for what, _ in wrong())
     monkeypatch.setenv("LAB_SURVEY", "simulated")
     assert wrong() == []
-    assert all("503" in one.what for one in doctor.addresses(needed=True))
 
 
 def test_a_server_that_is_not_there(monkeypatch):
-    (finding,) = [doctor.answers("nobody", "http://127.0.0.1:9/", needed=True)]
-    assert finding.well is False
-    assert "online" in finding.advice
+    monkeypatch.setattr(doctor.mist, "ADDRESS", "http://127.0.0.1:9/")
+    monkeypatch.setattr(doctor.dr17, "COURSE", "http://127.0.0.1:9/")
+    with conf.set_temp("skyserver_baseurl", "http://127.0.0.1:9"), conf.set_temp("sas_baseurl", "http://127.0.0.1:9"):
+        found = list(doctor._network(doctor.BAD))
+    assert {mark for mark, _, _ in found} == {doctor.BAD}
+    assert all("online" in advice for _, _, advice in found)
 
 
 def test_a_wrong_name_of_a_survey(monkeypatch, capsys):
@@ -110,13 +141,6 @@ def test_a_wrong_name_of_a_survey(monkeypatch, capsys):
 
 def test_a_missing_package(monkeypatch):
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: ["numpy", "nowhere>=2", 'x; extra == "test"'])
-    findings = doctor.installed()
-    assert [one.what for one in findings if one.well is False] == ["nowhere is missing"]
-    assert f"numpy {metadata.version('numpy')}" in [one.what for one in findings]
-
-
-def test_another_mystery_file_than_the_known_one_is_told(home, mirror):
-    shutil.copy(next(mirror.rglob("*.fits")), home / "mystery_spec_wiped.fits")
-    finding = doctor.course_file(open_survey(), "mystery_spec_wiped.fits")
-    assert finding.well is None
-    assert "is that meant" in finding.advice
+    found = list(doctor._installed())
+    assert [what for mark, what, _ in found if mark == doctor.BAD] == ["nowhere is missing"]
+    assert f"numpy {metadata.version('numpy')}" in [what for _, what, _ in found]

@@ -1,5 +1,7 @@
 """Files of stars: names are no paths, a file counts only if whole, the compact form loses nothing."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -9,13 +11,15 @@ from tiny_archive import PIXELS, write_apstar
 from labtools.apstar import read_apstar
 from labtools.errors import BadFile
 from labtools.sdss.files import (
-    check_whole,
+    OWN,
+    check_star,
     expected_bytes,
     pack,
     place_of,
     read_checksums,
     read_continuum_pixels,
     read_star,
+    sums_in,
 )
 from labtools.spectra import WAVELENGTH
 
@@ -40,22 +44,21 @@ def test_places_are_those_of_the_archive():
 
 
 @pytest.mark.parametrize(
-    "evil", ["../../etc", "..", "/etc/passwd", "a/b", "a\\b", "M15\x00", "M15\n", "", ".", "Ｍ15", "x" * 99]
+    "evil",
+    ["../../etc", "..", "/etc/passwd", "a/b", "a\\b", "M15\x00", "M15\n", "", ".", "Ｍ15", "x" * 99, np.nan, None, 12]
+    + ["CON", "nul", "Aux.1", "com1", "LPT9.x", "M15."],
 )
 def test_names_are_never_paths(evil):
-    for bad in (row(field=evil), row(telescope=evil), row(file=evil), row(file=f"apStar-dr17-{evil}.fits")):
+    files = [row(file=f"apStar-dr17-{evil}.fits")] if isinstance(evil, str) else []
+    for bad in (row(field=evil), row(telescope=evil), row(file=evil), *files):
         with pytest.raises(ValueError, match=r"refused|names no file"):
             place_of(bad)
-
-
-def test_a_whole_file_passes(path):
-    assert check_whole(path, STAR) is None
 
 
 def test_real_files_pass(shared_data):
     files = [*shared_data.glob("apstar-dr13/*.fits"), *shared_data.glob("course/*.fits")]
     for file in files:
-        check_whole(file, fits.getheader(file)["OBJID"])
+        check_star(file.read_bytes(), file, fits.getheader(file)["OBJID"])
     assert len(files) == 7
 
 
@@ -63,19 +66,17 @@ def test_real_files_pass(shared_data):
 def test_a_truncated_file_does_not(path, kept):
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(BadFile):
-        check_whole(path, STAR)
+        read_star(path, STAR)
 
 
 def test_a_file_with_more_behind_it_does_not(path):
     path.write_bytes(path.read_bytes() + b"\0" * 2880)
     with pytest.raises(BadFile):
-        check_whole(path, STAR)
+        read_star(path, STAR)
 
 
 def test_the_file_of_another_star_does_not(path):
-    with pytest.raises(BadFile, match="another star"):
-        check_whole(path, "2M99999999+9999999")
-    with pytest.raises(BadFile, match="not of 2M99999999"):
+    with pytest.raises(BadFile, match=r"another star, .* not of 2M99999999"):
         read_star(path, "2M99999999+9999999")
 
 
@@ -88,7 +89,7 @@ def test_a_spectrum_on_another_grid_is_refused(path):
 
 def test_the_compact_form_loses_nothing(path, tmp_path):
     before, size = read_apstar(path), path.stat().st_size
-    packed = pack(path, tmp_path / "arrays" / "star.npz")
+    packed = pack(path.read_bytes(), tmp_path / "arrays" / "star.npz")
     xr.testing.assert_equal(read_star(packed, STAR), before)
     assert packed.stat().st_size < size / 5
 
@@ -97,7 +98,7 @@ def test_the_compact_form_loses_nothing(path, tmp_path):
     "damage", [lambda b: b[:-500], lambda b: b[:99], lambda b: b"", lambda b: b.replace(b"flux", b"flax")]
 )
 def test_a_damaged_compact_file_is_refused(path, tmp_path, damage):
-    packed = pack(path, tmp_path / "star.npz")
+    packed = pack(path.read_bytes(), tmp_path / "star.npz")
     packed.write_bytes(damage(packed.read_bytes()))
     with pytest.raises(BadFile, match="packed"):
         read_star(packed, STAR)
@@ -116,18 +117,32 @@ def test_pickles_are_never_opened(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+def test_names_that_begin_like_reserved_ones_are_free():
+    assert place_of(row(field="CONTROL"))
+    assert place_of(row(field="COM"))
+
+
+def test_a_file_under_another_checksum_is_refused(path):
+    right = hashlib.sha1(path.read_bytes()).hexdigest()
+    assert read_star(path, STAR, right).sizes["star"] == 1
+    with pytest.raises(BadFile, match="its sha1 is not that"):
+        read_star(path, STAR, "0" * 40)
+
+
 def test_the_expected_size_is_near_the_true_one():
     sizes = [2 * 7 * 4 * PIXELS, 2 * 7 * 4 * PIXELS, 5 * 7 * 4 * PIXELS]
     assert expected_bytes([0, 1, 3]) == pytest.approx(sum(sizes), rel=0.2)
 
 
 def test_lists_of_checksums(tmp_path):
-    path = tmp_path / "list.sha1sum"
-    path.write_text(f"{'a' * 40}  apStar-1.fits\n{'b' * 40} *./M15/apStar-2.fits\nnonsense\n")
-    assert read_checksums(path) == {"apStar-1.fits": "a" * 40, "apStar-2.fits": "b" * 40}
-    path.write_text("<html>Sorry</html>")
+    content = f"{'a' * 40}  apStar-1.fits\n{'b' * 40} *./M15/apStar-2.fits\nnonsense\n".encode()
+    assert read_checksums(content) == {"apStar-1.fits": "a" * 40, "apStar-2.fits": "b" * 40}
     with pytest.raises(ValueError, match="not a list"):
-        read_checksums(path)
+        read_checksums(b"<html>Sorry</html>")
+    (tmp_path / OWN).write_bytes(content.replace(b"aaa", b"ccc"))
+    assert sums_in(tmp_path)["apStar-1.fits"].startswith("ccc")
+    (tmp_path / "archive.sha1sum").write_bytes(content)
+    assert sums_in(tmp_path)["apStar-1.fits"] == "a" * 40, "what the archive says counts"
 
 
 GRID = WAVELENGTH[np.r_[322:3242, 3648:6048, 6412:8306]]

@@ -1,30 +1,33 @@
 """The catalogue of stars: from SkyServer by SQL, from a downloaded allStar file, or from two CSV tables."""
 
-import hashlib
+import csv
 import io
 import json
+import mmap
 import re
-import time
 import warnings
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 import pandas as pd
 from astropy.io import fits
 from astroquery.sdss import SDSS, conf
 
-from labtools.cache import writing
-from labtools.errors import ArchiveError, BadFile
+from labtools.errors import ArchiveError, BadFile, TransferError, reading
+from labtools.fitsfile import fits_headers
+from labtools.sdss.http import fetch
 
 __all__ = [
     "FIELDS",
-    "load_catalog",
+    "catalog_bytes",
+    "catalog_of",
+    "parse_answer",
     "query_catalog",
     "query_fields",
     "read_allstar",
     "read_tables",
-    "save_catalog",
     "sql_of",
     "tidy",
 ]
@@ -41,9 +44,6 @@ COLUMNS = (*_OF_STAR, "aspcapflag", *LABELS, *ERRORS)
 
 _CSV = {"keep_default_na": False, "na_values": [""], "float_precision": "round_trip"}
 _FROM = "FROM apogeeStar AS s JOIN aspcapStar AS a ON a.apstar_id = s.apstar_id WHERE s.field = '{field}'"
-ATTEMPTS = 5
-BACKOFF = 1.0  # seconds before the second attempt, doubled for each further one
-TIMEOUT = 120.0
 
 
 def tidy(table, source, raw=False):
@@ -63,6 +63,12 @@ def tidy(table, source, raw=False):
         raise BadFile(f"{source}: the table {what}; its columns are {', '.join(table.columns[:8])} ...")
     columns = {name: _column(table[name], name, source, raw) for name in COLUMNS}
     return pd.DataFrame(columns, index=table.index).drop_duplicates().set_index("apogee_id")
+
+
+def without_fillers(catalog):
+    """A catalogue with the fillers of the archive as NaN."""
+    numbers = catalog[[name for name in (*COLUMNS, "snr") if name in catalog and name not in (*TEXT, *FLAGS)]]
+    return catalog.assign(**numbers.where(np.isfinite(numbers) & (numbers > -9000)))
 
 
 def _column(values, name, source, raw):
@@ -118,49 +124,51 @@ def query_catalog(fields=FIELDS, raw=False):
 def query_fields():
     """Names of all fields that SkyServer has."""
     names = _ask("SELECT DISTINCT s.field AS field FROM apogeeStar AS s", ("field",))
-    return tuple(names.field.astype(str).str.strip())
+    return tuple(names.field.str.strip())
 
 
 def _query_field(field):
     for _ in range(2):
         table = _ask(sql_of(field), COLUMNS)
         count = _ask(f"SELECT COUNT(*) AS stars {_FROM.format(field=field)}", ("stars",))
-        if count.stars.to_list() == [len(table)]:
+        if count.stars.to_list() == [str(len(table))]:
             break
     else:
         counted = f"counts {count.stars.iloc[0]} rows" if len(count) else "gave no count of the rows"
         raise ArchiveError(f"SkyServer {counted} in field {field}, but sent {len(table)}; run this again later")
-    if table["field"].dtype.kind in "iuf":  # a name such as "0612" was taken for a number
-        table["field"] = field
-    if (table["field"].astype(str).str.strip().str.lower() != field.lower()).any():
+    if (table.field.str.strip().str.lower() != field.lower()).any():
         raise ArchiveError(f"SkyServer sent rows of other fields than {field}, the one asked for")
     return table
 
 
 def _ask(sql, columns):
-    """The answer to `sql` as a DataFrame with just these columns; tries again while it is something else."""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(BACKOFF * 2 ** (attempt - 1))
-        try:
-            answer = SDSS.query_sql(sql, data_release=17, cache=False, timeout=TIMEOUT)
-        except Exception as error:  # astroquery hands on what its parsers and the transport raise, of many kinds
-            fault = f"{type(error).__name__}: {_plain(error)}"
-            continue
-        if answer is None:
-            return pd.DataFrame(columns=columns)
-        if [name.lower() for name in answer.colnames] == list(columns):
-            return answer.to_pandas().set_axis(list(columns), axis=1)
-        fault = f"instead of the table it sent {_plain(' '.join(answer.colnames))!r}"
-    raise ArchiveError(
-        f"SkyServer ({conf.skyserver_baseurl}) gave no catalogue in {ATTEMPTS} attempts. The last: {fault}. "
-        "Wait, or put an allStar file into the data folder (docs/real-data.md)."
-    )
+    """The answer to `sql` as a DataFrame of text with just these columns, by astroquery's query and our one client."""
+    query = SDSS.query_sql_async(sql, data_release=17, get_query_payload=True)
+    url = f"{SDSS._get_query_url(17)}?{urlencode(query)}"
+    try:
+        return fetch(url, partial(parse_answer, columns), quiet=120.0, attempts=5)
+    except TransferError as fault:
+        raise ArchiveError(
+            f"SkyServer ({conf.skyserver_baseurl}) gave no catalogue, at last: {fault.reason}. "
+            "Wait, or put an allStar file into the data folder (docs/real-data.md)."
+        ) from fault
+
+
+def parse_answer(columns, content):
+    """SkyServer's CSV as a DataFrame of text. Raises ValueError if it is something else, or cut off."""
+    with reading("the answer", "the table that was asked for"):
+        text = content.decode()
+        names, *rows = csv.reader([line for line in text.splitlines() if not line.startswith("#")] or [""], strict=True)
+        if [name.strip().lower() for name in names] != list(columns):
+            raise ValueError(f"it is {_plain(text)!r}")
+        if not text.endswith("\n") or any(len(row) != len(columns) for row in rows):
+            raise ValueError(f"it is cut off, or its rows do not all have {len(columns)} columns")
+        return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def _plain(text, length=200):
     """Text of a message or an HTML page on one line, shortened."""
-    text = " ".join(re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", str(text)[:20_000], flags=re.S).split())
+    text = " ".join(re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", text[:20_000], flags=re.S).split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -170,62 +178,49 @@ def read_allstar(path, fields=FIELDS, raw=False):
     Only the needed columns of the rows in `fields` (None: of all rows) are copied out of the file, which may
     be larger than the memory. Returns a `tidy` DataFrame; raises BadFile if the file is something else.
     """
-    try:
-        with fits.open(path, memmap=True) as hdus:
-            data, source = hdus[1].data, Path(path).name
+    with reading(path, "a readable allStar file"):
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            fits_headers(content)
+        with fits.open(path, memmap=True, disable_image_compression=True) as hdus:
+            data = hdus[1].data
             names = {name.lower(): name for name in data.names}
             here = {name: names[name] for name in COLUMNS if name in names}
             rows = np.arange(len(data))
             if fields is not None:
                 rows = np.flatnonzero(np.isin(np.char.strip(np.asarray(data[names["field"]], str)), fields))
-            table = pd.DataFrame({name: _from_fits(data, column, rows) for name, column in here.items()})
-    except FileNotFoundError:
-        raise
-    except Exception as fault:  # astropy raises many kinds on damaged files
-        raise BadFile(f"{path}: not a readable allStar file ({type(fault).__name__}: {fault})") from fault
+            table = pd.DataFrame({name: _from_fits(np.asarray(data[column])[rows]) for name, column in here.items()})
     if table.empty:
         raise BadFile(f"{path}: no star of {', '.join(fields or ['any field'])} in it")
-    return tidy(table, source, raw)
+    return tidy(table, Path(path).name, raw)
 
 
-def _from_fits(data, name, rows):
-    values = np.asarray(data[name])[rows]
-    if values.size != len(rows):
-        raise ValueError(f"column {name} holds {values.shape[1:]} numbers a row, one is expected")
-    values = values.reshape(len(rows))
+def _from_fits(values):
+    if values.size != len(values):
+        raise ValueError(f"a column holds {values.shape[1:]} numbers a row, one is expected")
+    values = values.reshape(len(values))
     return values.astype(str) if values.dtype.kind in "SU" else values.astype(values.dtype.newbyteorder("="))
 
 
 def read_tables(folder, raw=False):
     """The catalogue from apogeeStar.csv and aspcapStar.csv in `folder`, joined as SkyServer joins them."""
-    stars, labels = (
-        pd.read_csv(Path(folder) / f"{name}.csv", dtype=dict.fromkeys([*TEXT, "aspcap_id"], str), **_CSV)
-        for name in ("apogeeStar", "aspcapStar")
-    )
-    wanted = ["apstar_id", *(name for name in COLUMNS if name not in _OF_STAR)]
-    joined = stars.merge(labels[[name for name in wanted if name in labels]], on="apstar_id")
-    return tidy(joined, str(folder), raw)
+    with reading(folder, "a folder with the two tables of SkyServer"):
+        stars, labels = (
+            pd.read_csv(Path(folder) / f"{name}.csv", dtype=dict.fromkeys([*TEXT, "aspcap_id"], str), **_CSV)
+            for name in ("apogeeStar", "aspcapStar")
+        )
+        wanted = ["apstar_id", *(name for name in COLUMNS if name not in _OF_STAR)]
+        joined = stars.merge(labels[[name for name in wanted if name in labels]], on="apstar_id")
+        return tidy(joined, str(folder), raw)
 
 
-def save_catalog(catalog, path, **about):
-    """Write a catalogue as CSV below one line of JSON: `about`, the date and the checksum of what follows."""
-    body = catalog.reset_index().to_csv(index=False)
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    about = {**about, "date": date, "rows": len(catalog), "sha256": hashlib.sha256(body.encode()).hexdigest()}
-    with writing(path) as part:
-        part.write_bytes(f"# {json.dumps(about)}\n{body}".encode())
+def catalog_bytes(catalog):
+    """A catalogue as CSV below one line of JSON, its `attrs`."""
+    return f"# {json.dumps(catalog.attrs)}\n{catalog.reset_index().to_csv(index=False)}".encode()
 
 
-def load_catalog(path, raw=False):
-    """A catalogue that `save_catalog` wrote, described in `attrs`. Raises BadFile if it is damaged."""
-    try:
-        first, _, body = Path(path).read_bytes().decode().partition("\n")
-        about = json.loads(first.removeprefix("# "))
-        if hashlib.sha256(body.encode()).hexdigest() != about["sha256"]:
-            raise ValueError("its checksum is wrong")
-        table = pd.read_csv(io.StringIO(body), dtype=dict.fromkeys(TEXT, str), **_CSV)
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise BadFile(f"{path}: damaged ({fault}); delete it and run this again") from fault
-    catalog = tidy(table, str(path), raw)
-    catalog.attrs.update(about)
+def catalog_of(content):
+    """The catalogue that `catalog_bytes` wrote."""
+    about, _, rows = content.decode().partition("\n")
+    catalog = tidy(pd.read_csv(io.StringIO(rows), dtype=dict.fromkeys(TEXT, str), **_CSV), "a kept catalogue", raw=True)
+    catalog.attrs.update(json.loads(about.removeprefix("# ")))
     return catalog

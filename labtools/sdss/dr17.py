@@ -3,38 +3,31 @@
 import json
 import shutil
 import sys
-import tempfile
 import warnings
+from collections import defaultdict
+from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
-from pathlib import Path
+from hashlib import sha1, sha256
 
 from astroquery.sdss import conf
 
 from labtools.apstar import read_apstar
-from labtools.cache import sha256_of
-from labtools.errors import ArchiveError, BadFile, CacheError, TransferError
+from labtools.cache import cached, sha256_of, writing
+from labtools.errors import ArchiveError, CacheError, TransferError
+from labtools.sdss import files
 from labtools.sdss.catalog import (
     FIELDS,
-    load_catalog,
+    catalog_bytes,
+    catalog_of,
     query_catalog,
     query_fields,
     read_allstar,
-    save_catalog,
     sql_of,
+    without_fillers,
 )
-from labtools.sdss.files import (
-    check_whole,
-    copies_of,
-    expected_bytes,
-    pack,
-    place_of,
-    read_checksums,
-    read_continuum_pixels,
-    read_star,
-)
-from labtools.sdss.http import NotOnServer, fetch, may_pass, new_session
-from labtools.sdss.survey import Survey, from_disk
+from labtools.sdss.files import check_star, pack, place_of, read_checksums, read_continuum_pixels, sums_in
+from labtools.sdss.http import Job, fetch, gather
+from labtools.sdss.survey import Survey
 from labtools.settings import setting
 
 __all__ = ["SdssSurvey"]
@@ -53,106 +46,99 @@ class SdssSurvey(Survey):
     name = version = "dr17"
     title = "APOGEE DR17"
 
+    @property
+    def home(self):
+        """The folder that is written."""
+        return self.root / self.name
+
     def _folders(self):
-        return [folder / self.name for folder in (self.root, *self.shared)]
+        return [folder / self.name for folder in self.folders]
 
     def catalog(self, raw=False):
         """All stars of the lab's four fields, uncut, and `raw` with the archive's fillers: see `sdss.catalog.tidy`.
 
-        They come from an allStar file of DR17 if one lies in the data folder (labels of the run
-        synspec_rev1), else from SkyServer (run synspec); `attrs` says which, and when. LAB_FIELDS names other
-        fields, separated by commas, or "all". Raises BadFile if neither gives a catalogue, CacheError if
-        it cannot be kept.
+        They come from an allStar file of DR17 if one lies in the data folder (labels of the run synspec_rev1), else
+        from SkyServer (run synspec); `attrs` says which, and when. LAB_FIELDS names other fields, separated by commas,
+        or "all". Raises BadFile or ArchiveError if there is no catalogue.
         """
         named = setting("FIELDS")
         fields = None if named == "all" else tuple(filter(None, map(str.strip, named.split(",")))) or FIELDS
-        allstar = self.find("allStar*-dr17-*.fits")
-        about = {"survey": self.title, "fields": fields or "all", "fillers": "kept"}
+        allstar, server = self.find("allStar*-dr17-*.fits"), conf.skyserver_baseurl
+        about = {"survey": self.title, "fields": fields or "all", "source": "CAS synspec", "query": sql_of("...")}
+        about["fillers"] = "kept"
         if allstar:
-            size = allstar.stat().st_size
-            about |= {"source": "SAS synspec_rev1", "query": f"{allstar.name}, {size} bytes"}
-        else:
-            about |= {"source": "CAS synspec", "query": sql_of("...")}
-        name = f"catalog-{sha256(json.dumps(about).encode()).hexdigest()[:10]}.csv"
-        server = "" if allstar else conf.skyserver_baseurl
-        kept = self._kept(name, server, raw)
-        if kept is not None:
-            return kept
-        catalog = read_allstar(allstar, fields, True) if allstar else query_catalog(fields or query_fields(), True)
-        save_catalog(catalog, self.root / self.name / name, **about, server=server)
-        return load_catalog(self.root / self.name / name, raw)
+            query = f"{allstar.name}, {allstar.stat().st_size} bytes, {allstar.stat().st_mtime_ns}"
+            about |= {"source": "SAS synspec_rev1", "query": query}
 
-    def _kept(self, name, server, raw):
-        """The catalogue in the cache, or None if there is none or it is damaged."""
-        path = self.find(name)
-        if not path:
-            return None
-        try:
-            catalog = load_catalog(path, raw)
-        except BadFile as fault:
-            warnings.warn(f"{fault}; it is made again", stacklevel=3)
-            return None
-        if catalog.attrs["server"] != server:
+        def build():
+            catalog = read_allstar(allstar, fields, True) if allstar else query_catalog(fields or query_fields(), True)
+            date = datetime.now(UTC).isoformat(timespec="seconds")
+            catalog.attrs.update(about, date=date, rows=len(catalog), server=server)
+            return catalog
+
+        catalog = cached(self._folders(), "catalog", build, json.dumps(about), form=(".csv", catalog_bytes, catalog_of))
+        if not allstar and catalog.attrs["server"] != server:
             kept = f"this catalogue came from {catalog.attrs['server']}, not from {server}"
-            warnings.warn(f"{kept}: delete {path} if that is not meant", stacklevel=3)
-        return catalog
+            warnings.warn(f"{kept}: delete catalog-*.csv in {self.home} if that is not meant", stacklevel=2)
+        return catalog if raw else without_fillers(catalog)
 
-    def find(self, pattern, *more):
-        """The first file of that name where it is kept or a user may have put it, also below `more`."""
-        folders = [folder for root in (self.root, *self.shared, *more) for folder in (root / self.name, root)]
+    def find(self, pattern):
+        """The first file of that name where it is kept or a user may have put it."""
+        folders = [folder for root in self.folders for folder in (root / self.name, root)]
         return next((path for folder in folders for path in sorted(folder.glob(pattern))), None)
 
-    def _tasks(self, rows, keep):
-        absent = rows[[not self._is_here(row) for row in rows.to_dict("records")]]
-        _announce(absent, keep, self.root / self.name)
-        obtain = partial(self._obtain, keep, self._checksums(absent), new_session())
-        rows = zip(rows.index, rows.to_dict("records"), strict=True)
-        return {number: partial(obtain, star, row) for number, (star, row) in enumerate(rows)}
-
-    def _is_here(self, row):
-        try:
-            return any(copies_of(place_of(row), self._folders()))
-        except ValueError:
-            return True
-
-    def _checksums(self, rows):
-        """Place of a file -> sha1, by the archive's lists for the fields of `rows` as far as it has them."""
-        sums = {}
-        for row in rows.drop_duplicates(["telescope", "field"]).to_dict("records"):
-            name = f"dr17_stars_{row['telescope']}_{row['field']}.sha1sum"
-            folder = place_of(row).rpartition("/")[0]
-            place = f"{folder}/{name}"
-            path = self.root / self.name / "sas" / place
+    def _obtain(self, rows, keep):
+        places = {}
+        for star, row in zip(rows.index, rows.to_dict("records"), strict=True):
             try:
-                if not path.is_file():
-                    fetch(_address(place), path, read_checksums, attempts=3)
-                sums |= {f"{folder}/{file}": sha1 for file, sha1 in read_checksums(path).items()}
-            except TransferError as fault:
-                if may_pass(fault):
-                    break
-            except ValueError:
-                path.unlink()
-        return sums
-
-    def _obtain(self, keep, sums, session, star, row, stop):
-        """A star's spectrum from the disk, or else from the server."""
+                places[star] = place_of(row)
+            except ValueError as fault:
+                yield star, fault
+        _announce(rows.nvisits, keep, self.home)
+        listed, received = self._lists(places.values()), defaultdict(dict)
+        jobs = {
+            star: Job(f"{_sas()}/{place}", partial(self._keep, star, place, listed.get(place), keep))
+            for star, place in places.items()
+        }
         try:
-            return from_disk(self._folders(), star, row)
-        except (NotOnServer, BadFile):
-            place, folder = place_of(row), self.root / self.name
+            for star, result in gather(jobs):
+                fault = result if isinstance(result, TransferError) else None
+                if not fault and places[star] not in listed:
+                    folder, _, name = places[star].rpartition("/")
+                    received[self.home / "sas" / folder][name] = result
+                yield star, fault
+        finally:
+            for folder, sums in received.items() if keep == "files" else ():
+                lines = [f"{one}  {name}\n" for name, one in sorted((sums_in(folder) | sums).items())]
+                _save(folder / files.OWN, "".join(lines).encode())
 
-        def check(part):
-            check_whole(part, star)
-            if sums.get(place) not in (None, sha256_of(part, "sha1")):
-                raise BadFile("its sha1 is not that of the archive's list")
-
-        if keep == "files":
-            path = fetch(_address(place), folder / "sas" / place, check, session, stop=stop)
+    def _keep(self, star, place, listed, keep, content):
+        """Keep the bytes of a star's file if they are right; returns their sha1."""
+        check_star(content, place.rpartition("/")[2], star, listed)
+        if keep == "arrays":
+            pack(content, self.home / "arrays" / f"{place}.npz")
         else:
-            with tempfile.TemporaryDirectory() as own:
-                file = fetch(_address(place), Path(own) / "star.fits", check, session, stop=stop)
-                path = pack(file, folder / "arrays" / f"{place}.npz")
-        return read_star(path, star)
+            _save(self.home / "sas" / place, content)
+        return sha1(content).hexdigest()
+
+    def _lists(self, places):
+        """Place of a file -> sha1 by the archive's lists, which are fetched and kept; says where there is none."""
+        folders = {folder: folder.split("/")[-2:] for folder in (place.rpartition("/")[0] for place in places)}
+        lists = {folder: f"{folder}/dr17_stars_{'_'.join(names)}.sha1sum" for folder, names in folders.items()}
+        jobs = {
+            folder: Job(f"{_sas()}/{place}", partial(_save_list, self.home / "sas" / place), attempts=4)
+            for folder, place in lists.items()
+            if not (self.home / "sas" / place).is_file()
+        }
+        without = {folder: fault for folder, fault in gather(jobs) if isinstance(fault, TransferError)}
+        if without:
+            names = ", ".join(dict.fromkeys(folder.rpartition("/")[2] for folder in without))
+            fault = next(iter(without.values())).reason
+            warnings.warn(
+                f"no list of checksums for field {names} ({fault}): files are whole, not verified", stacklevel=4
+            )
+        sums = {folder: sums_in(self.home / "sas" / folder) for folder in lists if folder not in without}
+        return {f"{folder}/{name}": one for folder, found in sums.items() for name, one in found.items()}
 
     def mystery(self):
         """Raw spectrum of the star without labels that the course hands out: Dataset with one star."""
@@ -165,28 +151,40 @@ class SdssSurvey(Survey):
 
     def _course_file(self, name):
         """Path of a file of the course, fetched if it is in none of the data folders."""
-        here = self.find(name)
-        if here:
-            return here
+        path = self.find(name)
+        if path and (path.parent != self.home or sha256_of(path) == COURSE_FILES[name]):
+            return path
 
-        def check(part):
-            if sha256_of(part) != COURSE_FILES[name]:
+        def keep(content):
+            if sha256(content).hexdigest() != COURSE_FILES[name]:
                 raise ValueError("it is not the file that this lab knows (its sha256 differs)")
+            return _save(self.home / name, content)
 
         try:
-            return fetch(COURSE + name, self.root / self.name / name, check, attempts=3)
-        except TransferError as fault:
+            return fetch(COURSE + name, keep)
+        except ArchiveError as fault:
             raise ArchiveError(f"{name} could not be fetched ({fault}). Put it into {self.root}.") from fault
 
 
-def _address(place):
-    """Where a file of the archive lies; `place_of` has checked that the names in it need no quoting."""
-    return f"{conf.sas_baseurl.rstrip('/')}/{place}"
+def _sas():
+    """Where the archive lies; `place_of` has checked that names below it need no quoting."""
+    return conf.sas_baseurl.rstrip("/")
 
 
-def _announce(rows, keep, folder):
+def _save(path, content):
+    with writing(path) as part:
+        part.write_bytes(content)
+    return path
+
+
+def _save_list(path, content):
+    read_checksums(content)
+    return _save(path, content)
+
+
+def _announce(nvisits, keep, folder):
     """Say what a large download takes; raise CacheError if the disk has no room for it."""
-    number, size = len(rows), expected_bytes(rows.nvisits)
+    number, size = len(nvisits), files.expected_bytes(nvisits)
     kept = size if keep == "files" else 45e3 * number
     free = shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.exists())).free
     if number and kept > free:

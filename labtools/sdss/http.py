@@ -1,251 +1,243 @@
-"""Fetching files over HTTP from servers that fail, into a cache that is never left half-written."""
+"""The one way to servers: whole answers within limits of size and time, from servers that fail, lie or stall.
 
+An event loop (httpx) rather than urllib3's `Retry`: only a loop ends an attempt wherever it hangs, and `Retry` knows
+neither wrong bodies nor the pauses of other connections. What broke off starts anew: files are of 1-2 MB.
+"""
+
+import asyncio
+import contextlib
+import queue
 import random
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import zlib
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
 
-import requests
-from requests.adapters import HTTPAdapter
-from requests.exceptions import InvalidSchema
-from urllib3.exceptions import HTTPError, InvalidHeader
-from urllib3.util.retry import Retry
+import httpx
 
-from labtools.cache import writing
-from labtools.errors import TransferError
+from labtools.errors import ArchiveError, TransferError
+from labtools.settings import setting
 
-__all__ = [
-    "NotOnServer",
-    "Stopped",
-    "WrongFile",
-    "fetch",
-    "gather",
-    "may_pass",
-    "new_session",
-]
+__all__ = ["Job", "fetch", "gather"]
 
 CONNECTIONS = 4
-ATTEMPTS = 6
+ATTEMPTS = 8
 BACKOFF = 0.5  # seconds before the second attempt, doubled for each further one up to LONGEST_WAIT
 LONGEST_WAIT = 30.0
 LONGEST_RETRY_AFTER = 120.0
-TIMEOUT = (10.0, 30.0)  # seconds to connect, and to wait for the next bytes
-DEADLINE = 300.0  # seconds for one attempt in all
-LIMIT = 64 * 2**20  # bytes
+REDIRECTS = 5
+LIMIT = 64 * 2**20  # bytes of an answer, unpacked
+SAME = 3  # times that one address gives the same wrong answer, after which it is believed
+ALIKE = 8  # wrong answers in a row that are the same, from several addresses: they are not the archive's
+GIVE_UP = 8  # transfers in a row that the network failed
+GRACE = 1.5  # seconds for open connections to close
 
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
+_ABSENT = {404: "not on the server (404)", 410: "not on the server (410)"}
 
 
-class NotOnServer(TransferError):
-    """The server says that it has no such file (404 or 410)."""
+@dataclass(frozen=True)
+class Job:
+    """What to fetch: `parse` makes the result of the bytes, or raises ValueError if they are something else."""
+
+    url: str
+    parse: Callable = bytes
+    form: dict | None = None
+    limit: int = LIMIT
+    attempts: int | None = None
+    quiet: float = 30.0  # seconds without a byte
+    deadline: float = 300.0  # seconds for one attempt in all
 
 
-class WrongFile(TransferError):
-    """What the server gives in this place, time and again, is not the file that was wanted."""
+def fetch(url, parse=bytes, **options):
+    """What `parse` makes of the answer of one address (see `Job`). Raises ArchiveError, mostly a TransferError.
 
-
-class Stopped(TransferError):
-    """Not tried, or not to its end, because other transfers failed or the user interrupted."""
-
-
-class _TryAgain(Exception):
-    """A fault that may pass: seconds to `wait` as the server asks, attempts that it counts for (`cost`)."""
-
-    def __init__(self, reason, wait=0.0, cost=1, kind=TransferError):
-        super().__init__(reason)
-        self.wait, self.cost, self.kind = wait, cost, kind
-
-
-class _Session(requests.Session):
-    """Keeps connections open, follows few redirects and none that leaves http(s) or gives up encryption."""
-
-    def get_redirect_target(self, response):
-        target = super().get_redirect_target(response)
-        if target:
-            before, after = (urlsplit(url).scheme for url in (response.url, urljoin(response.url, target)))
-            if after not in ("http", "https") or (before, after) == ("https", "http"):
-                raise InvalidSchema(f"refused to follow a redirect from {before} to {after}")
-        return target
-
-
-def new_session():
-    """A `requests.Session` with the manners wanted here; certificates are verified."""
-    session = _Session()
-    session.max_redirects = 5
-    session.headers.update({"User-Agent": "labtools (stellar spectra lab)", "Accept-Encoding": "identity"})
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
-    return session
-
-
-def fetch(url, path, check=None, session=None, attempts=None, limit=LIMIT, stop=None):
-    """Fetch `url` into the file `path`, which appears complete and checked or not at all.
-
-    Faults that may pass (time-outs, broken connections, 408, 425, 429, 5xx, a body that fails `check`) are
-    tried again after a growing pause, or after that which the server asks for in Retry-After; a wrong body
-    counts as two attempts. A transfer that broke off goes on where it stopped if the server gives a strong
-    ETag or a date and allows ranges.
-
-    Parameters
-    ----------
-    check : function of a path that raises ValueError if the file is not what was wanted.
-    session : see `new_session`. attempts : how often to try, by default `ATTEMPTS`.
-    limit : bytes; a larger file is refused.
-    stop : `threading.Event`; once it is set the transfer ends.
-
-    Raises
-    ------
-    TransferError, which is NotOnServer or WrongFile if the network is not to blame, Stopped after `stop`;
-    CacheError if the file cannot be written.
+    Faults that may pass (time-outs, broken connections, 408, 425, 429, 5xx, a body that `parse` refuses) are tried
+    again after a growing pause, or after that which the server asks for in Retry-After.
     """
-    session, stop, attempts = session or new_session(), stop or threading.Event(), attempts or ATTEMPTS
-    with writing(path) as part:
-        partial = _Partial(part)
-        tried = pause = 0
-        while tried < attempts:
-            if stop.wait(pause):
-                raise Stopped(url, "not tried any more, after other transfers failed")
-            try:
-                _attempt(session, url, partial, check, limit, stop)
-                return Path(path)
-            except _TryAgain as fault:
-                reason, asked, tried, kind = str(fault), fault.wait, tried + fault.cost, fault.kind
-            if asked > LONGEST_RETRY_AFTER:
-                raise TransferError(url, f"{reason}, come back in {asked / 60:.0f} minutes")
-            pause = max(asked, min(LONGEST_WAIT, BACKOFF * 2 ** (tried - 1)) * random.uniform(0.5, 1))
-        raise kind(url, reason)
+    with contextlib.closing(gather({0: Job(url, parse, **options)})) as answers:
+        _, result = next(answers)
+    if isinstance(result, TransferError):
+        raise result
+    return result
 
 
-def gather(tasks, give_up):
-    """Run `tasks` (number -> function of a `threading.Event`) on as many threads as a server likes.
+def gather(jobs):
+    """Do `jobs` (name -> Job) over as many connections as a server likes; yield names and results as they come.
 
-    Yields the number of each task and its result, or its TransferError or ValueError. After `give_up`
-    transfers in a row that failed the Event is set. Raises what else a task raises. However it ends, the
-    threads have ended.
+    A result is that of `parse`, or the TransferError of an address that is given up. Raises ArchiveError when going on
+    is of no use: the network is gone, something else answers in the archive's place, or a server asks for a long
+    pause; and what else `parse` raises. However it ends, connections are closed at once.
     """
-    stop, failed = threading.Event(), 0
-    pool = ThreadPoolExecutor(CONNECTIONS)
+    answers, stop = queue.SimpleQueue(), threading.Event()
+    run = threading.Thread(target=lambda: asyncio.run(_work(jobs, answers.put, stop)), daemon=True)
+    run.start()
     try:
-        jobs = {pool.submit(task, stop): number for number, task in tasks.items()}
-        for job in as_completed(jobs):
-            number, fault = jobs.pop(job), job.exception()
-            if fault and not isinstance(fault, (TransferError, ValueError)):
-                raise fault
-            failed = failed + 1 if may_pass(fault) else 0
-            if failed >= give_up:
-                stop.set()
-            yield number, fault or job.result()
+        for _ in jobs:
+            name, result = _next(answers)
+            if name is _Line:
+                raise result
+            yield name, result
     finally:
         stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+        run.join(GRACE)
 
 
-def may_pass(fault):
-    """Whether a fault is one of the network, so that another time may do better."""
-    return isinstance(fault, TransferError) and not isinstance(fault, (NotOnServer, WrongFile))
+def _next(answers):
+    """Waits in short steps, between which Ctrl-C is noticed on every system."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return answers.get(timeout=0.2)
 
 
-@dataclass
-class _Partial:
-    """What has arrived of a file so far, and what the server calls this version of it."""
-
-    path: Path
-    version: str = ""
-
-    def size(self):
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def drop(self):
-        self.path.unlink(missing_ok=True)
-        self.version = ""
-
-    def headers(self):
-        if not (self.version and self.size()):
-            return {}
-        return {"Range": f"bytes={self.size()}-", "If-Range": self.version}
-
-    def start(self, response):
-        """Bytes to keep of what is there: all if `response` goes on where it ends, else none."""
-        if response.status_code != 206:
-            return 0
-        if not response.headers.get("Content-Range", "").startswith(f"bytes {self.size()}-"):
-            self.drop()
-            raise _TryAgain("the server sent another part of the file than the one asked for")
-        return self.size()
-
-
-def _attempt(session, url, partial, check, limit, stop):
-    """One request; raises _TryAgain if another may do better."""
+async def _work(jobs, put, stop):
+    """Do the jobs until they are done, one raises, or `stop` is set."""
     try:
-        with session.get(url, headers=partial.headers(), stream=True, timeout=TIMEOUT) as response:
-            _check_status(url, response, partial)
-            _receive(url, response, partial, limit, stop)
-    except (InvalidSchema, requests.exceptions.InvalidURL, requests.TooManyRedirects) as fault:
-        raise TransferError(url, str(fault)) from fault
-    except (requests.RequestException, HTTPError) as fault:
-        raise _TryAgain(_short(fault)) from fault
-    try:
-        if check:
-            check(partial.path)
-    except ValueError as fault:
-        partial.drop()
-        raise _TryAgain(str(fault), cost=2, kind=WrongFile) from fault
+        async with httpx.AsyncClient(
+            headers={"User-Agent": "stellar spectra lab", "Accept-Encoding": "identity"}
+        ) as web:
+            line, todo = _Line(web), iter(jobs.items())
+            workers = {asyncio.create_task(line.work(todo, put)) for _ in range(min(CONNECTIONS, len(jobs)))}
+            done, pending = set(), workers
+            while pending and not stop.is_set() and not any(task.exception() for task in done):
+                done, pending = await asyncio.wait(pending, timeout=0.05, return_when=asyncio.FIRST_EXCEPTION)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+            for task in done:
+                task.result()
+    except Exception as fault:
+        put((_Line, fault))
 
 
-def _check_status(url, response, partial):
-    code = response.status_code
-    if code in (200, 206):
-        return
-    if code in (404, 410):
-        raise NotOnServer(url, f"not on the server ({code})")
-    if code == 416:
-        partial.drop()
-        raise _TryAgain("the server cannot continue a broken transfer (416)")
-    if code in _PASSING:
-        raise _TryAgain(f"the server answers {code} {response.reason}", _retry_after(response))
-    raise TransferError(url, f"the server answers {code} {response.reason}")
+class _Line:
+    """What all transfers of one call share: the client, pauses, and what went wrong in a row."""
+
+    def __init__(self, client):
+        self.client, self.open_at, self.failed, self.alike = client, 0.0, 0, []
+
+    async def work(self, todo, put):
+        for name, job in todo:
+            put((name, await self.fetch(job)))
+
+    async def fetch(self, job):
+        """The job's result, or its TransferError; raises ArchiveError if the others need not be tried."""
+        seen = Counter()
+        for attempt in range(job.attempts or ATTEMPTS):
+            await self._pause(attempt)
+            body = None
+            try:
+                async with asyncio.timeout(job.deadline):
+                    body = await self._get(job)
+                result = job.parse(body)
+            except TransferError as fault:
+                failed = fault
+            except httpx.InvalidURL as fault:
+                failed = TransferError(job.url, f"refused a redirect: {fault}")
+            except (httpx.TransportError, TimeoutError, zlib.error) as fault:
+                failed = TransferError(job.url, _in_words(fault, job), passing=True)
+            except ValueError as fault:
+                failed = TransferError(job.url, str(fault))
+            else:
+                self.failed, self.alike = 0, []
+                return result
+            sign = failed.reason if body is None else sha256(body).hexdigest()
+            seen[sign] += 1
+            self._judge(job, failed, sign)
+            if not failed.passing and (body is None or seen[sign] == SAME):
+                break
+        self.failed = self.failed + 1 if failed.passing else 0
+        if self.failed >= GIVE_UP:
+            raise ArchiveError(
+                f"the last {GIVE_UP} transfers failed, at last {failed}: see to the network, run this again"
+            )
+        return failed
+
+    async def _pause(self, attempt):
+        if attempt:
+            await asyncio.sleep(min(LONGEST_WAIT, BACKOFF * 2 ** (attempt - 1)) * random.uniform(0.5, 1))
+        while (left := self.open_at - asyncio.get_running_loop().time()) > 0:
+            await asyncio.sleep(left)
+
+    def _judge(self, job, failed, sign):
+        """Raise ArchiveError if the answers of many addresses are alike, as those of a portal are."""
+        if failed.passing or failed.reason in _ABSENT.values():
+            return
+        self.alike = [*(one for one in self.alike if one[0] == sign), (sign, job.url)]
+        if len(self.alike) >= ALIKE and len({url for _, url in self.alike}) > 1:
+            raise ArchiveError(
+                f"{httpx.URL(job.url).host} gives the same wrong answer, whatever is asked for: {failed.reason}. "
+                "Does this network want you to log in, or does the address lead somewhere else?"
+            )
+
+    async def _get(self, job):
+        """The body of the answer, after few redirects, none of which gives up encryption or leaves the host."""
+        url, form = httpx.URL(job.url), job.form
+        for _ in range(REDIRECTS + 1):
+            timeout = httpx.Timeout(job.quiet, connect=10.0)
+            async with self.client.stream("POST" if form else "GET", url, data=form, timeout=timeout) as answer:
+                if not answer.has_redirect_location:
+                    self._check_status(job, answer)
+                    return await _body(job, answer)
+                url, form = _followed(job, url, answer.headers["Location"]), None
+        raise TransferError(job.url, f"more than {REDIRECTS} redirects")
+
+    def _check_status(self, job, answer):
+        code = answer.status_code
+        if code == 200:
+            return
+        if code in _PASSING:
+            asked = _retry_after(answer.headers)
+            self.open_at = max(self.open_at, asyncio.get_running_loop().time() + asked)
+            if asked > LONGEST_RETRY_AFTER:
+                raise ArchiveError(f"{answer.url.host} answers {code}: come back in {asked / 60:.0f} minutes")
+        raise TransferError(job.url, _ABSENT.get(code, f"the server answers {code}"), passing=code in _PASSING)
 
 
-def _retry_after(response):
-    try:
-        return float(Retry().parse_retry_after(response.headers.get("Retry-After", "0")))
-    except InvalidHeader:
-        return 0.0
+def _retry_after(headers):
+    """Seconds to wait; a date is read against the server's own clock."""
+    value = headers.get("Retry-After", "0")
+    if value.isdecimal():
+        return float(value)
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        now = parsedate_to_datetime(headers["Date"]) if "Date" in headers else datetime.now(UTC)
+        return (parsedate_to_datetime(value) - now).total_seconds()
+    return 0.0
 
 
-def _receive(url, response, partial, limit, stop):
-    """Write the body of `response` to the file and see that its length is the one announced."""
-    done, encoded = partial.start(response), "Content-Encoding" in response.headers
-    version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-    partial.version = "" if encoded or version.startswith("W/") else version
-    announced = response.headers.get("Content-Length", "")
-    total = done + int(announced) if announced.isdigit() and not encoded else None
-    if (total or 0) > limit:
-        raise TransferError(url, f"{total} bytes, more than the {limit} allowed here")
-    deadline = time.monotonic() + DEADLINE
-    with open(partial.path, "r+b" if done else "wb") as file:
-        file.seek(done)
-        for chunk in response.iter_content(2**16):
-            file.write(chunk)
-            if file.tell() > limit:
-                raise TransferError(url, f"more than the {limit} bytes allowed here")
-            if stop.is_set():
-                raise Stopped(url, "stopped half-way")
-            if time.monotonic() > deadline:
-                raise _TryAgain(f"not finished after {DEADLINE:.0f} s")
-        size = file.tell()
-    if total is not None and size != total:
-        raise _TryAgain(f"broken off after {size} of {total} bytes")
+def _followed(job, before, location):
+    """The address that a redirect leads to; raises TransferError if it may not be followed."""
+    after = before.join(location)
+    known = {before.host, *map(str.strip, setting("HOSTS").split(","))}
+    if after.host not in known or (before.scheme, after.scheme) not in _SAFE:
+        place = f"{after.scheme}://{after.host}"
+        raise TransferError(job.url, f"refused to follow a redirect to {place} (LAB_HOSTS names hosts to trust)")
+    return after
 
 
-def _short(fault, length=160):
-    """The innermost reason of a chain of transport errors, on one line."""
-    while getattr(fault, "reason", None) or (fault.args and isinstance(fault.args[0], Exception)):
-        fault = getattr(fault, "reason", None) or fault.args[0]
-        if isinstance(fault, str):
-            break
-    text = " ".join(str(fault).split())
-    return text if len(text) <= length else text[: length - 1] + "…"
+_SAFE = (("https", "https"), ("http", "https"), ("http", "http"))
+
+
+async def _body(job, answer):
+    """The bytes of an answer, unpacked, as far as they are allowed to go."""
+    coding = answer.headers.get("Content-Encoding", "identity").lower()
+    if coding not in ("identity", "gzip"):
+        raise TransferError(job.url, f"sent in a coding that was not asked for, {coding[:20]!r}")
+    unpack, body = zlib.decompressobj(31) if coding == "gzip" else None, bytearray()
+    async for chunk in answer.aiter_raw():
+        body += unpack.decompress(chunk, job.limit + 1 - len(body)) if unpack else chunk
+        if len(body) > job.limit:
+            raise TransferError(job.url, f"more than the {job.limit} bytes allowed here")
+    if unpack and not unpack.eof:
+        raise TransferError(job.url, "broken off", passing=True)
+    return bytes(body)
+
+
+def _in_words(fault, job):
+    if isinstance(fault, TimeoutError):
+        return f"not finished after {job.deadline:.0f} s"
+    return "timed out" if isinstance(fault, httpx.TimeoutException) else str(fault) or type(fault).__name__

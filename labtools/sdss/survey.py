@@ -4,7 +4,7 @@ import contextlib
 import json
 import warnings
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +12,18 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
+from labtools.cache import digest
 from labtools.errors import ArchiveError, BadFile
-from labtools.sdss.files import copies_of, place_of, read_star
-from labtools.sdss.http import NotOnServer, Stopped, WrongFile, gather, may_pass
+from labtools.sdss.files import copies_of, place_of, read_star, sums_in
 from labtools.settings import setting
 from labtools.spectra import WAVELENGTH
 
-__all__ = ["Survey", "from_disk", "left_out"]
+__all__ = ["Survey", "left_out"]
 
 SHARE = 0.5  # of the spectra asked for; with fewer the lab stops
-LATER = 0.1  # of them; with more that the network kept back the lab stops
-PASSES = 3  # rounds over what a passing fault kept back
-GIVE_UP = 8  # transfers in a row that the network failed, after which no more are tried
+LATER, FEW = 0.1, 8  # share, and number, of spectra that the network kept back; with more the lab stops
 LISTED = 40  # lines of the table of what is left out
+NAMES = ["telescope", "field", "file", "nvisits"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,37 +46,37 @@ class Survey:
 
         Parameters
         ----------
-        ids : apogee_ids, or rows of the catalogue. A star named twice comes once; of several entries of a
-            star in the catalogue that counts which is no duplicate (bit 4 of EXTRATARG) and has the highest
-            SNR.
-        keep : "files" keeps downloaded FITS files, "arrays" only what is extracted from them, some 30 times
-            smaller; None takes LAB_KEEP from the environment, or "files".
+        ids : apogee_ids, or rows of the catalogue. A star named twice comes once. Of several entries of a star in the
+            catalogue the one with the highest SNR is taken, among those not flagged as duplicates (bit 4 of EXTRATARG).
+        keep : "files" keeps downloaded FITS files, "arrays" only what is extracted from them, some 30 times smaller;
+            None takes LAB_KEEP from the environment, or "files".
 
         Returns
         -------
         Dataset over star and wavelength (8575 pixels, Angstrom, vacuum, rest frame): flux and error (float32,
-        1e-17 erg/s/cm2/Angstrom), mask (int32). Stars whose file is missing or damaged are left out, listed
-        in a warning, and by `left_out(spectra)`.
+        1e-17 erg/s/cm2/Angstrom), mask (int32). Stars whose file is missing or damaged are left out, listed in a
+        warning, and by `left_out(spectra)`.
 
         Raises
         ------
-        ValueError without ids, KeyError for an id that is not in the catalogue, ArchiveError if fewer than
-        half of the spectra are to be had or the network fails, CacheError if the cache cannot be written.
+        ValueError without ids, KeyError for an id that is not in the catalogue, ArchiveError if fewer than half of the
+        spectra are to be had or the network fails, CacheError if the cache cannot be written.
         """
         rows = self._rows(ids)
         keep = keep or setting("KEEP", "files")
         if keep not in ("files", "arrays"):
             raise ValueError(f"keep (or LAB_KEEP) is 'files' or 'arrays', not {keep!r}")
-        arrays, missing, later = self._collect(rows, keep)
-        _report(missing, later, len(rows))
+        arrays, missing = self._collect(rows, keep)
+        _report(missing, len(rows))
         dims, found = ("star", "wavelength"), ~rows.index.isin(missing)
+        reasons = {star: getattr(fault, "reason", str(fault)) for star, fault in missing.items()}
         return xr.Dataset(
             {name: (dims, array[found] if missing else array) for name, array in arrays.items()},
             coords={
                 "star": rows.index[found].to_numpy(str),
                 "wavelength": ("wavelength", WAVELENGTH, {"units": "Angstrom, vacuum"}),
             },
-            attrs={"units": "1e-17 erg/s/cm2/Angstrom", "source": self.title, "missing": json.dumps(missing)},
+            attrs={"units": "1e-17 erg/s/cm2/Angstrom", "source": self.title, "missing": json.dumps(reasons)},
         )
 
     def path(self, star):
@@ -86,17 +85,33 @@ class Survey:
         Raises FileNotFoundError if only its arrays are kept here (LAB_KEEP=arrays), and as `spectra`.
         """
         self.spectra([star], keep="files")
-        copies = copies_of(place_of(self._rows([star]).iloc[0]), self._folders())
+        copies = self._copies(self._rows([star]).iloc[0])
         files = [path for path in copies if path.suffix == ".fits"]
         if not files:
             raise FileNotFoundError(f"of {star} only arrays are kept here (LAB_KEEP=arrays), not its FITS file")
         return files[0]
 
+    def fingerprint(self, ids):
+        """What the spectra of `ids` are made of: a digest that changes with the bytes of any file.
+
+        Each file counts by its checksum in a list where there is one (`spectra` verifies it), else by size and date.
+        What the archive has to give is fetched first.
+        """
+        rows, sums = self._rows(ids), lru_cache(sums_in)
+        for _ in self._obtain(
+            rows[[not self._copies(row) for row in rows.to_dict("records")]], setting("KEEP", "files")
+        ):
+            pass
+        stamps = []
+        for path in [path for row in rows.to_dict("records") for path in self._copies(row)[:1]]:
+            about = path.stat()
+            stamps.append((path.name, sums(path.parent).get(path.name) or (about.st_size, about.st_mtime_ns)))
+        return digest(stamps)
+
     def _rows(self, ids):
         """Telescope, field, file and visits of each star, index unique and in the order of `ids`."""
-        columns = ["telescope", "field", "file", "nvisits"]
         ids, table = (ids.index, ids) if isinstance(ids, pd.DataFrame) else (ids, None)
-        if table is None or not {*columns, "extratarg", "snr"} <= set(table.columns):
+        if table is None or not {*NAMES, "extratarg", "snr"} <= set(table.columns):
             table = self.catalog()
         wanted = list(dict.fromkeys([ids] if isinstance(ids, str) else map(str, np.asarray(ids).ravel())))
         if not wanted:
@@ -106,62 +121,60 @@ class Survey:
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             raise KeyError(f"not in the catalogue of the {self.title}: {', '.join(unknown[:5])}{more}")
         if not table.index.is_unique:
-            best = table.assign(duplicate=table.extratarg.to_numpy() >> 4 & 1)
+            best = table.assign(duplicate=table.extratarg.fillna(0).to_numpy(np.int64) >> 4 & 1)
             best = best.sort_values(["duplicate", "snr"], ascending=[True, False], kind="stable")
             table = best[~best.index.duplicated()]
-        return table.loc[wanted, columns]
+        return table.loc[wanted, NAMES]
 
     def _collect(self, rows, keep):
-        """Arrays (star, pixel) of all rows; why stars are missing; how many of them the network kept back."""
-        shape = (len(rows), WAVELENGTH.size)
-        arrays = {
-            "flux": np.zeros(shape, "f4"),
-            "error": np.zeros(shape, "f4"),
-            "mask": np.zeros(shape, "i4"),
-        }
-        missing, todo = {}, self._tasks(rows, keep)
+        """Arrays (star, pixel) of all rows, and star -> error for those that are missing."""
+        kinds = {"flux": "f4", "error": "f4", "mask": "i4"}
+        arrays = {name: np.zeros((len(rows), WAVELENGTH.size), kind) for name, kind in kinds.items()}
+        missing = {}
         with tqdm(total=len(rows), desc=f"{self.title}: spectra", unit="star") as bar:
-            for _ in range(PASSES):
-                again, later, stopped = {}, 0, False
-                with contextlib.closing(gather(todo, GIVE_UP)) as results:
-                    for number, result in results:
-                        star = rows.index[number]
-                        bar.update(star not in missing)
-                        if isinstance(result, Exception):
-                            missing.setdefault(star, getattr(result, "reason", str(result)))
-                            if may_pass(result) or isinstance(result, WrongFile):
-                                again[number] = todo[number]
-                            later += may_pass(result)
-                            stopped |= isinstance(result, Stopped)
-                            continue
-                        missing.pop(star, None)
-                        for name, array in arrays.items():
-                            array[number] = result[name].values[0]
-                todo = again
-                if stopped or not again:
-                    break
-        return arrays, missing, later
 
-    def _tasks(self, rows, keep):
-        """A function of a `threading.Event` for each row, by its number, that returns the star's Dataset."""
-        folders = self._folders()
-        rows = zip(rows.index, rows.to_dict("records"), strict=True)
-        return {number: partial(from_disk, folders, star, row) for number, (star, row) in enumerate(rows)}
+            def take(number, sums):
+                star = rows.index[number]
+                try:
+                    spectrum = self._read(star, rows.iloc[number], sums)
+                except ValueError as fault:
+                    missing[star] = fault
+                    return
+                for name, array in arrays.items():
+                    array[number] = spectrum[name].values[0]
+                missing.pop(star, None)
+                bar.update()
 
+            sums = lru_cache(sums_in)
+            for number in range(len(rows)):
+                take(number, sums)
+            sums, again = lru_cache(sums_in), rows.loc[list(missing)]
+            with contextlib.closing(self._obtain(again, keep)) as arriving:
+                for star, fault in arriving:
+                    if fault:
+                        missing[star] = fault
+                    else:
+                        take(rows.index.get_loc(star), sums)
+        return arrays, missing
 
-def from_disk(folders, star, row, stop=None):
-    """A star's spectrum from the first whole copy of its file in `folders`.
+    def _copies(self, row):
+        with contextlib.suppress(ValueError):
+            return copies_of(place_of(row), self._folders())
+        return []
 
-    Raises BadFile if no copy is whole, NotOnServer if there is none, ValueError as `place_of`.
-    """
-    place = place_of(row)
-    fault = NotOnServer(place, "no such file")
-    for path in copies_of(place, folders):
-        try:
-            return read_star(path, star)
-        except BadFile as damage:
-            fault = damage
-    raise fault
+    def _read(self, star, row, sums):
+        """A star's spectrum from the first right copy of its file. Raises ValueError if there is none."""
+        fault = ValueError("no such file")
+        for path in copies_of(place_of(row), self._folders()):
+            try:
+                return read_star(path, star, sums(path.parent).get(path.name))
+            except BadFile as damage:
+                fault = damage
+        raise fault
+
+    def _obtain(self, rows, keep):
+        """Bring the files of stars that are absent or damaged; yields each star, and an error or None."""
+        yield from ()
 
 
 def left_out(spectra):
@@ -170,15 +183,16 @@ def left_out(spectra):
     return pd.DataFrame({"star": list(missing), "reason": list(missing.values())})
 
 
-def _report(missing, later, asked):
+def _report(missing, asked):
     """Warn of what is left out, in one table; raise ArchiveError if it is too much."""
     if not missing:
         return
-    lines = [f"  {star}  {reason}" for star, reason in list(missing.items())[:LISTED]]
+    lines = [f"  {star}  {getattr(fault, 'reason', fault)}" for star, fault in list(missing.items())[:LISTED]]
     if len(missing) > LISTED:
-        lines.append(f"  ... and {len(missing) - LISTED} more: labtools.sdss.dr17.left_out(spectra)")
+        lines.append(f"  ... and {len(missing) - LISTED} more: labtools.left_out(spectra)")
     table, found = "\n".join(lines), asked - len(missing)
-    if later >= GIVE_UP and later > LATER * asked:
+    later = sum(getattr(fault, "passing", False) for fault in missing.values())
+    if later >= FEW and later > LATER * asked:
         raise ArchiveError(
             f"{later} of {asked} spectra could not be fetched now. What has arrived is kept: see to the "
             f"network (python -m labtools doctor), then run this again.\n{table}"
