@@ -67,7 +67,7 @@ def tidy(table, source, raw=False):
 
 def without_fillers(catalog):
     """A catalogue with the fillers of the archive as NaN."""
-    numbers = catalog[[name for name in (*COLUMNS, "snr") if name in catalog and name not in (*TEXT, *FLAGS)]]
+    numbers = catalog[[name for name in COLUMNS if name in catalog and name not in (*TEXT, *FLAGS)]]
     return catalog.assign(**numbers.where(np.isfinite(numbers) & (numbers > -9000)))
 
 
