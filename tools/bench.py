@@ -149,7 +149,7 @@ def sampling(model, one):
 
 
 def reading(survey, number=60):
-    files = [path for folder in survey.folders for path in folder.rglob("apStar-*.fits")][:number]
+    files = [path for folder in survey.folders for path in Path(folder).rglob("apStar-*.fits")][:number]
     pixels = survey.continuum_pixels()
     if files:
         byte = timed(lambda: [path.read_bytes() for path in files])
