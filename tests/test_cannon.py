@@ -483,9 +483,9 @@ def test_a_selection_of_starting_points_finds_the_same_minima(monkeypatch):
     model = made_up_cannon(5, 200)
     model = replace(model, examples=np.random.default_rng(1).normal(size=(900, 5)))
     spectra, _ = made_up_stars(model, 150, snr=40)
-    assert len(room._spread_out(model.examples)) == 200
+    assert len(room.spread_out(model.examples)) == 200
     few = model.fit(spectra)
-    monkeypatch.setattr(room, "_spread_out", lambda examples: examples)
+    monkeypatch.setattr(room, "spread_out", lambda examples: examples)
     every, names = model.fit(spectra), list(model.labels)
     off = (few[names] - every[names]).abs() / every[[f"{name}_err" for name in names]].to_numpy()
     assert off.max(axis=None) < 1e-3
