@@ -10,7 +10,7 @@ from labtools.spectra import by_star, chips, resample, usable
 
 __all__ = ["find_continuum_pixels", "normalize", "running_quantile"]
 
-CHUNK = 100  # stars that are held as float64 at a time
+CHUNK = 50  # stars that are held as float64 at a time
 
 
 def normalize(spectra, continuum_pixels, degree=2, clip=4.0):

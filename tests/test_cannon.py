@@ -140,6 +140,28 @@ def test_the_slope_of_the_likelihood_vanishes_at_every_pixel(taught):
     assert np.all(slope[model.s2 == 0] <= 0)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_uneven_errors_and_few_stars_are_trained_to_the_maximum(seed):
+    """Where errors differ a hundredfold and coefficients are many, steps that are too long must not run away."""
+    model, rng = made_up_cannon(3, pixels=120), np.random.default_rng(seed)
+    spectra, labels = made_up_stars(model, 60, snr=1000, seed=seed)
+    spectra["error"] = spectra.error * 10 ** rng.uniform(0, 2.3, spectra.error.shape)
+    spectra["flux"] = spectra.flux + rng.standard_t(2, spectra.flux.shape) * np.where(
+        np.isfinite(spectra.error), spectra.error, 0
+    )
+    found = Cannon.train(spectra, labels, degree=3)
+    v = design(found.scaled(labels.to_numpy()), 3)
+    trained = np.flatnonzero(np.isfinite(found.s2))
+    assert len(trained) > 100
+    for pixel in trained[::7]:
+        f, sigma = spectra.flux.values[:, pixel], spectra.error.values[:, pixel]
+        good = np.isfinite(sigma)
+        here, theta = log_likelihood(found.s2[pixel], f[good], sigma[good], v[good])
+        np.testing.assert_allclose(found.theta[pixel], theta, rtol=1e-5, atol=1e-6)
+        near = found.s2[pixel] * np.array([0.97, 1.03]) + [0, 1e-12]
+        assert all(here >= log_likelihood(s2, f[good], sigma[good], v[good])[0] - 1e-9 for s2 in near)
+
+
 def test_scatter_is_recovered(taught):
     """Maximum likelihood takes the T coefficients from the variance: (σ² + s²)(1 - T/N) is what it finds."""
     spectra, _, model = taught
@@ -461,9 +483,9 @@ def test_a_selection_of_starting_points_finds_the_same_minima(monkeypatch):
     model = made_up_cannon(5, 200)
     model = replace(model, examples=np.random.default_rng(1).normal(size=(900, 5)))
     spectra, _ = made_up_stars(model, 150, snr=40)
-    assert len(room._spread_out(model.examples)) == 200
+    assert len(room.spread_out(model.examples)) == 200
     few = model.fit(spectra)
-    monkeypatch.setattr(room, "_spread_out", lambda examples: examples)
+    monkeypatch.setattr(room, "spread_out", lambda examples: examples)
     every, names = model.fit(spectra), list(model.labels)
     off = (few[names] - every[names]).abs() / every[[f"{name}_err" for name in names]].to_numpy()
     assert off.max(axis=None) < 1e-3

@@ -27,6 +27,7 @@ from labtools.quadratic import design, design_slopes
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 PIXELS = 7214
+JOIN = {"combine_attrs": "drop", "join": "override", "coords": "minimal", "compat": "override", "data_vars": "all"}
 
 
 def timed(function, repeats=3):
@@ -149,11 +150,11 @@ def sampling(model, one):
 
 
 def reading(survey, number=60):
-    files = [path for folder in survey.folders for path in folder.rglob("apStar-*.fits")][:number]
+    files = [path for folder in survey.folders for path in Path(folder).rglob("apStar-*.fits")][:number]
     pixels = survey.continuum_pixels()
     if files:
         byte = timed(lambda: [path.read_bytes() for path in files])
-        whole = timed(lambda: [normalize(read_apstar(path), pixels) for path in files], 1)
+        whole = timed(lambda: normalize(xr.concat(map(read_apstar, files), "star", **JOIN), pixels), 1)
         yield "reading and normalizing an apStar file (goal 5 ms)", f"{1000 * whole / len(files):.1f} ms"
         yield "... / reading its bytes", f"{whole / byte:.0f}"
 
