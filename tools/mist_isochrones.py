@@ -1,4 +1,4 @@
-"""Write labtools/data/mist_v2.5.csv: isochrones of giants from the MIST v2.5 grid (v/vcrit = 0.4, no alpha enhancement).
+"""Write labtools/data/mist_v2.5.csv: isochrones out of the MIST v2.5 grid (v/vcrit 0.4, no alpha enhancement).
 
 The grid is the HDF5 file of the package `lachesis-grids` 0.0.9, which stays outside the lab's environment:
 
