@@ -35,10 +35,11 @@ def _between(grid, values):
 def draw_giants(rng, age, fe_h, alpha_fe, oldest_phase=4):
     """One giant on the isochrone of each age (Gyr), [Fe/H] and [alpha/Fe]: DataFrame of teff, logg, mass, phase.
 
-    How far a star has come is drawn: stars are born by Salpeter's mass function, stay as long as the isochrone says, and
-    are the more likely to be observed the brighter they are, by the power of luminosity for which the gravities are
-    distributed about as those of the giants of APOGEE DR12 (12 % below log g = 2, 46 % at 2.25 to 2.75). `phase` is MIST's: 2 giant branch, 3 core helium burning, 4 early asymptotic giant branch; none later
-    than `oldest_phase`. Alpha elements count as metals do, [M/H] = [Fe/H] + log10(0.638 10^alpha + 0.362)
+    How far a star has come is drawn: stars are born by Salpeter's mass function, stay as long as the isochrone says,
+    and are the more likely to be observed the brighter they are, by the power of luminosity for which gravities are
+    distributed about as those of giants in APOGEE DR12 (12 % below log g = 2, 46 % at 2.25 to 2.75). `phase` is
+    MIST's: 2 giant branch, 3 core helium burning, 4 early asymptotic giant branch; none later than `oldest_phase`.
+    Alpha elements count as metals do, [M/H] = [Fe/H] + log10(0.638 10^alpha + 0.362)
     (Salaris, Chieffi & Straniero 1993, ApJ 414, 580). Beyond the table its edge is taken (2 to 12 Gyr, -2.5 to 0.5).
     """
     log_ages, fehs, phases, grid = _grid()
@@ -50,9 +51,8 @@ def draw_giants(rng, age, fe_h, alpha_fe, oldest_phase=4):
         + (column[i + 1, j] * (1 - y) + column[i + 1, j + 1] * y) * x
         for column in grid
     )
-    number = (
-        np.diff(mass) * mass[:, 1:] ** -SALPETER * 10 ** (BRIGHTNESS * (np.log10(mass) + 4 * log_teff - logg)[:, 1:])
-    )
+    luminosity = (np.log10(mass) + 4 * log_teff - logg)[:, 1:]
+    number = np.diff(mass) * mass[:, 1:] ** -SALPETER * 10 ** (BRIGHTNESS * luminosity)
     seen = (phases[1:] <= oldest_phase) & (logg[:, 1:] > GRAVITY[0]) & (logg[:, 1:] < GRAVITY[1])
     number = np.cumsum(np.where(seen, number, 0).clip(0), axis=1)
     step = (number < rng.random((len(number), 1)) * number[:, -1:]).sum(axis=1)
