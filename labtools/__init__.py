@@ -11,7 +11,7 @@ _ROOMS = {
     "sdss.survey": ["left_out"],
     "selection": ["LABELS", "bias_and_scatter", "count_cuts", "log_g", "select_giants", "split_by_star"],
     "spectra": ["cap_snr", "resample"],
-    "surveys": ["lab_cannon", "normalized_giants", "open_pair", "open_survey"],
+    "surveys": ["lab_cannon", "normalized_giants", "open_pair", "open_survey", "real_mystery"],
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 _MODULES = ["coverage", "isochrones", "plots", "posterior", "spectra", "starnet", "training"]

@@ -15,9 +15,9 @@ from labtools.sdss.dr17 import SdssSurvey
 from labtools.sdss.files import read_continuum_pixels
 from labtools.sdss.survey import Survey, left_out
 from labtools.selection import LABELS, select_giants, split_by_star
-from labtools.settings import data_folders, setting
+from labtools.settings import data_folders, setting, table
 
-__all__ = ["Pair", "SimulatedSurvey", "lab_cannon", "normalized_giants", "open_pair", "open_survey"]
+__all__ = ["Pair", "SimulatedSurvey", "lab_cannon", "normalized_giants", "open_pair", "open_survey", "real_mystery"]
 
 NORMALIZED = 1
 """Version of normalized spectra: raise it whenever the same raw spectra give other numbers."""
@@ -87,6 +87,12 @@ def open_survey(name=None, root=None):
     if name not in surveys:
         raise ValueError(f"there is no survey {name!r}: set LAB_SURVEY to one of {', '.join(surveys)}")
     return surveys[name](*data_folders(root))
+
+
+def real_mystery():
+    """The course's real mystery star, an SDSS/APOGEE spectrum that ships: Dataset as from `read_apstar`."""
+    star = read_apstar(table("mystery_star.fits.gz"))
+    return star.assign_attrs(source="SDSS/APOGEE, the course's mystery star")
 
 
 def normalized_giants(survey, degree=2):

@@ -20,8 +20,9 @@ from line_targets import Target, branch_labels, mystery_labels, read_mystery
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
-from labtools.apstar import WAVELENGTH
+from labtools.settings import table
 from labtools.simulation.synthesis import synthesize
+from labtools.spectra import WAVELENGTH
 
 MG_STRONG = np.array([15753.20, 15770.11])
 WINDOW = 1.3  # Angstrom on either side of a line in which its strength shows
@@ -207,8 +208,8 @@ def sites_as_lines(sites, units):
     """New free lines at `sites` (wavelength, depth); in the wings of the strong Mg lines they stay iron."""
     free = (np.abs(sites[:, :1] - MG_STRONG) > 2.0).all(axis=1)
     excess = np.log10(sites[:, 1] / 0.1)
-    table = pd.DataFrame({"species": "?Fe", "wavelength": sites[:, 0], "ep": 5.0, "loggf": units["Fe", 5.0] + excess})
-    return table.assign(source="unidentified", free=free, excess=excess, prior=table["loggf"], width=1.5)
+    lines = pd.DataFrame({"species": "?Fe", "wavelength": sites[:, 0], "ep": 5.0, "loggf": units["Fe", 5.0] + excess})
+    return lines.assign(source="unidentified", free=free, excess=excess, prior=lines["loggf"], width=1.5)
 
 
 def edge_lines(target, mystery, lines, units):
@@ -278,7 +279,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("cannon", "mystery", "continuum", "linelists"):
         parser.add_argument(f"--{name}", required=True, type=Path)
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "data" / "lines.csv")
+    parser.add_argument("--out", type=Path, default=table("lines.csv"))
     arguments = parser.parse_args()
     target = Target(arguments.cannon, arguments.continuum)
     lines = calibrate(target, arguments.mystery, arguments.linelists)

@@ -3,18 +3,15 @@
 Atoms from the literature (rounded), hydrogen from Rydberg's formula, CN, CO and OH from constants.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
+from line_sources import COLUMNS, RARER, WAVENUMBER, co_lines, hydrogen_lines
 
+from labtools.settings import table as shipped
 from labtools.simulation.synthesis import air_to_vacuum, read_lines
 
-DATA = Path(__file__).resolve().parents[1] / "data"
-COLUMNS = ["species", "wavelength", "ep", "loggf", "source"]
 CALIBRATED = (15140, 16960)  # Angstrom: what lines.csv covers
 RANGE = (8960, 18060)
-EV = 8065.544  # cm^-1
 
 # Air wavelength (Angstrom), excitation potential (eV), log gf.
 ATOMS = {
@@ -91,35 +88,13 @@ def atoms():
 
 
 def hydrogen():
-    """Paschen (n -> 3) and Brackett (n -> 4) lines: Rydberg's wavelengths, Kramers' oscillator strengths."""
-    rows = []
-    for low, ep in ((3, 12.088), (4, 12.749)):
-        n = np.arange(low + 2, 26)
-        inverse = 1 / low**2 - 1 / n**2
-        gf = 2 * low**2 * 32 / (3 * np.pi * np.sqrt(3)) * inverse**-3 / (low**5 * n**3.0)
-        rows += [("H I", w, ep, g, "Rydberg") for w, g in zip(1e8 / 109677.58 / inverse, np.log10(gf), strict=True)]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    """Paschen and Brackett lines."""
+    return pd.concat([hydrogen_lines(low, ep, range(low + 2, 26)) for low, ep in ((3, 12.088), (4, 12.749))])
 
 
-def co(offset=-9.27, isotopes=(("CO", 1.0, 0.0), ("13CO", 0.977764, -1.2))):
-    """Second overtone of CO from Dunham constants (Huber & Herzberg 1979), strengths as in lines.csv."""
-    tables = []
-    for species, rho, rarer in isotopes:
-
-        def term(v, j, rho=rho):
-            x, y = rho * (v + 0.5), j * (j + 1.0) * rho**2
-            vibration = 2169.81358 * x - 13.28831 * x**2 + 0.010511 * x**3 + 7.6e-5 * x**4
-            return vibration + (1.93128087 - 0.01750441 * x) * y - 6.12147e-6 * y**2 + 5.8e-12 * y**3
-
-        v, j = (a.ravel() for a in np.meshgrid(np.arange(12), np.arange(110), indexing="ij"))
-        for step, strength in ((1, j + 1.0), (-1, 1.0 * j)):
-            ok = j + step >= 0
-            wave = 1e8 / (term(v + 3, j + step) - term(v, j))
-            gf = offset + rarer + np.log10((v + 1) * (v + 2) * (v + 3) / 6 * np.maximum(strength, 1e-9))
-            part = pd.DataFrame({"wavelength": wave, "ep": (term(v, j) - term(0, 0)) / EV, "loggf": gf})
-            tables.append(part[ok].assign(species=species))
-    table = pd.concat(tables)
-    return table[table.loggf - 1.30 * table.ep > -9.0].assign(source="HuberHerzberg1979")
+def co():
+    """Second overtone of CO and 13CO, strengths as in lines.csv."""
+    return pd.concat([co_lines("CO", 1.0, -9.27, levels=12), co_lines("13CO", RARER, -9.27 - 1.2, levels=12)])
 
 
 def doublet_pi(b, d, h, a, j):
@@ -205,7 +180,7 @@ def cn(jmax=90):
                         s = (2 * j + 1) * honl_london(j, k, sign, c3, c1)
                         centrifugal = A["d"] * ((j + k) * (j + k + 1)) ** 2
                         energy = origin + level - centrifugal - low
-                        rows.append((1e8 / energy, (vibration(X, vl) - vibration(X, 0) + low) / EV, f * s))
+                        rows.append((1e8 / energy, (vibration(X, vl) - vibration(X, 0) + low) / WAVENUMBER, f * s))
     table = pd.DataFrame(rows, columns=["wavelength", "ep", "gf"])
     table = table[table.gf > 1e-7]
     table = table.assign(species="CN", loggf=np.log10(table.gf), source="HuberHerzberg1979").drop(columns="gf")
@@ -232,7 +207,9 @@ def oh(offset=-6.4):
             gf = np.log10((2 * j + 1 + k) * (v + 1) * (v + 2) / 2) + offset
             wave = 1e8 / (terms(v + 2, j + k) - low)
             for spin in (0, 1):
-                tables.append(pd.DataFrame({"wavelength": wave[spin], "ep": (low[spin] - ground) / EV, "loggf": gf}))
+                tables.append(
+                    pd.DataFrame({"wavelength": wave[spin], "ep": (low[spin] - ground) / WAVENUMBER, "loggf": gf})
+                )
     return pd.concat(tables).assign(species="OH", source="HuberHerzberg1979")
 
 
@@ -240,12 +217,11 @@ def main():
     known = read_lines()
     table = pd.concat([atoms(), hydrogen(), co(), cn(), oh()], ignore_index=True)[COLUMNS]
     new = table.wavelength.between(*RANGE) & ~table.wavelength.between(*CALIBRATED)
-    new = table.wavelength.between(*RANGE) & ~table.wavelength.between(*CALIBRATED)
     there = {"H I": known.wavelength.max() + 1, "CO": 17020, "13CO": 17020}
     new &= ~((table.wavelength > known.wavelength.min() - 1) & (table.wavelength < table.species.map(there)))
     table = table[new].sort_values("wavelength", kind="stable")
     table = table.round({"wavelength": 3, "ep": 3, "loggf": 3})
-    table.to_csv(DATA / "lines_jwst.csv", index=False, float_format="%.3f")
+    table.to_csv(shipped("lines_jwst.csv"), index=False, float_format="%.3f")
 
 
 if __name__ == "__main__":

@@ -6,28 +6,31 @@ import numpy as np
 import pandas as pd
 import tables
 
+from labtools.settings import table
 from labtools.simulation.synthesis import air_to_vacuum
 
-__all__ = ["COLUMNS", "brackett_lines", "co_lines", "name_lines", "read_lists", "start_lines"]
+__all__ = ["COLUMNS", "RARER", "WAVENUMBER", "co_lines", "hydrogen_lines", "name_lines", "read_lists", "start_lines"]
 
-KNOWN = Path(__file__).resolve().parents[1] / "data" / "known_lines.csv"
+KNOWN = table("known_lines.csv")
+WAVENUMBER = 8065.544  # cm^-1 in an electronvolt
+RARER = np.sqrt((12 * 15.9949 / 27.9949) / (13.00335 * 15.9949 / 28.99825))  # sqrt(mu / mu') of 13CO
 COLUMNS = ["species", "wavelength", "ep", "loggf", "source"]
 MATCH = 0.12  # Angstrom within which a listed line names a minimum
 # Names in the line lists that a template may stand for.
 LISTED = {"Fe": ("FE I",), "Si": ("SI I",), "Ti": ("TI I",), "Ca": ("CA I",), "OH": ("OH",), "CN": ("CN",)}
 
 
-def brackett_lines():
-    """n -> 4, vacuum Rydberg wavelengths; oscillator strengths by Kramers' formula."""
-    n = np.arange(10, 26)
-    inverse = 1 / 16 - 1 / n**2
-    gf = 32 * 32 / (3 * np.pi * np.sqrt(3)) * inverse**-3 / (4.0**5 * n**3)
+def hydrogen_lines(low, ep, upper):
+    """Lines `low` - n of hydrogen, n in `upper`: Rydberg wavelengths in vacuum; oscillator strengths by Kramers."""
+    n = np.asarray(upper)
+    inverse = 1 / low**2 - 1 / n**2
+    gf = 2 * low**2 * 32 / (3 * np.pi * np.sqrt(3)) * inverse**-3 / (low**5 * n**3.0)
     wavelength = 1e8 / (109677.58 * inverse)
-    table = pd.DataFrame({"species": "H I", "wavelength": wavelength, "ep": 12.749, "loggf": np.log10(gf)})
-    return table.assign(source="Rydberg")
+    lines = pd.DataFrame({"species": "H I", "wavelength": wavelength, "ep": ep, "loggf": np.log10(gf)})
+    return lines.assign(source="Rydberg")
 
 
-def co_lines(species, isotope, offset):
+def co_lines(species, isotope, offset, levels=10):
     """The second overtone of CO from Dunham constants (Huber & Herzberg 1979); `isotope` = sqrt(mu / mu').
 
     Band strengths grow as those of a harmonic oscillator from log gf = `offset` of 3-0 (J = 1). The fourth
@@ -43,7 +46,7 @@ def co_lines(species, isotope, offset):
         rotation = (1.93128087 * rho**2 - 0.01750441 * rho**3 * x) * y
         return vibration + rotation - 6.12147e-6 * rho**4 * y**2 + 5.8e-12 * rho**6 * y**3
 
-    v, j = (a.ravel() for a in np.meshgrid(np.arange(0, 10), np.arange(0, 110), indexing="ij"))
+    v, j = (a.ravel() for a in np.meshgrid(np.arange(levels), np.arange(110), indexing="ij"))
     lower = term(v, j) - term(0, 0)
     rows = []
     for step, honl_london in ((1, j + 1.0), (-1, 1.0 * j)):
@@ -51,10 +54,11 @@ def co_lines(species, isotope, offset):
         wave = 1e8 / (term(v + 3, j + step) - term(v, j))[good]
         band = (v + 1) * (v + 2) * (v + 3) / 6
         gf = 10**offset * band * honl_london
-        rows.append(np.c_[wave, (lower / 8065.544)[good], np.log10(gf[good] + 1e-30)])
-    table = pd.DataFrame(np.concatenate(rows), columns=["wavelength", "ep", "loggf"])
-    strong = (table["loggf"] - 1.30 * table["ep"] > -9.0) & table["wavelength"].between(15080, 17020)
-    return table[strong].assign(species=species, source="HuberHerzberg1979")[COLUMNS]
+        rows.append(np.c_[wave, (lower / WAVENUMBER)[good], np.log10(gf[good] + 1e-30)])
+    lines = pd.DataFrame(np.concatenate(rows), columns=["wavelength", "ep", "loggf"])
+    return lines[lines["loggf"] - 1.30 * lines["ep"] > -9.0].assign(species=species, source="HuberHerzberg1979")[
+        COLUMNS
+    ]
 
 
 def start_lines():
@@ -62,12 +66,12 @@ def start_lines():
 
     The strong Mg triplet keeps its literature strength: it fits, and the label [Mg/Fe] hangs on it.
     """
-    isotope = np.sqrt((12 * 15.9949 / 27.9949) / (13.00335 * 15.9949 / 28.99825))
-    co = pd.concat([co_lines("CO", 1.0, -9.27), co_lines("13CO", isotope, -9.27 - 1.2)])
+    co = pd.concat([co_lines("CO", 1.0, -9.27), co_lines("13CO", RARER, -9.27 - 1.2)])
+    co = co[co["wavelength"].between(15080, 17020)]
     known = pd.read_csv(KNOWN)
     known["width"] = np.where(known["species"] == "Si I", 0.1, 0.25)
     known.loc[(known["species"] == "Mg I") & (known["loggf"] > -0.5), "width"] = 0.01
-    lines = pd.concat([known, brackett_lines().assign(width=0.01), co.assign(width=0.15)])
+    lines = pd.concat([known, hydrogen_lines(4, 12.749, range(10, 26)).assign(width=0.01), co.assign(width=0.15)])
     lines = lines.sort_values("wavelength", kind="stable", ignore_index=True)
     return lines.assign(free=False, excess=0.0, prior=lines["loggf"])
 

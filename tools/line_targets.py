@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from astropy.io import fits
 
-from labtools.apstar import WAVELENGTH
+from labtools.apstar import read_apstar
+from labtools.spectra import GRID, WAVELENGTH, chips
 
 __all__ = ["Target", "branch_labels", "mystery_labels", "read_mystery"]
 
-CHIPS = ((322, 3242), (3648, 6048), (6412, 8306))
 ORIGIN = np.array([4500.0, 2.0, -0.3, 0.05])
 
 
@@ -21,7 +20,7 @@ class Target:
         self.coefficients = np.loadtxt(Path(folder) / "coefficients.txt")
         self.scatter = np.loadtxt(Path(folder) / "scatter.txt")
         self.trusted = np.load(continuum)["trusted"]
-        self.pixels = np.concatenate([np.arange(*c) for c in CHIPS])
+        self.pixels = GRID
         self.wavelength = WAVELENGTH[self.pixels]
 
     def flux(self, labels):
@@ -30,13 +29,11 @@ class Target:
         return np.column_stack([np.ones(len(x)), x, *upper]) @ self.coefficients
 
     def normalize(self, flux):
-        result, start = np.empty_like(flux), 0
-        for low, high in CHIPS:
-            part = slice(start, start + high - low)
-            use, x = self.trusted[part], np.linspace(-1, 1, high - low)
+        result = np.empty_like(flux)
+        for part in chips(self.wavelength):
+            use, x = self.trusted[part], np.linspace(-1, 1, part.stop - part.start)
             fit = np.polynomial.chebyshev.chebfit(x[use], flux[:, part][:, use].T, 2)
             result[:, part] = flux[:, part] / np.polynomial.chebyshev.chebval(x, fit)
-            start += high - low
         return result
 
 
@@ -55,11 +52,8 @@ def branch_labels():
 
 def read_mystery(path):
     """(flux, error, good) of a 1-D apStar file on the 8575 pixels."""
-    with fits.open(path) as hdus:
-        flux, error, mask = (np.asarray(hdus[i].data).ravel() for i in (1, 2, 3))
-    bits = sum(1 << b for b in (0, 1, 2, 3, 4, 5, 6, 7, 12))
-    good = np.isfinite(flux) & np.isfinite(error) & (error > 0) & (flux != 0) & (mask.astype(int) & bits == 0)
-    return flux.astype(float), error.astype(float), good
+    star = read_apstar(path).isel(star=0)
+    return star.flux.values.astype(float), star.error.values.astype(float), np.isfinite(star.error.values)
 
 
 def mystery_labels():

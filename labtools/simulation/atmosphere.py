@@ -3,25 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import constants
 
-__all__ = [
-    "ATOMS",
-    "MOLECULES",
-    "Layers",
-    "dissociation",
-    "h_minus",
-    "h_minus_bound_free",
-    "h_minus_free_free",
-    "hydrostatic",
-    "populations",
-    "rosseland_opacity",
-    "saha",
-    "scaled_solar_temperature",
-]
+__all__ = ["ATOMS", "MOLECULES", "Layers", "h_minus", "hydrostatic", "populations", "rosseland_opacity"]
 
-K_BOLTZMANN = 1.380649e-16  # erg / K
-EV = 1.602176634e-12  # erg
-HC_K = 1.438777  # cm K
+K_BOLTZMANN = constants.k * 1e7  # erg / K
+EV = constants.e * 1e7  # erg
+HC_K = constants.h * constants.c / constants.k * 100  # cm K
 M_HYDROGEN = 1.6735e-24  # g
 HELIUM = 0.085  # atoms per hydrogen nucleus
 SAHA = 2.4146830e15  # (2 pi m_e k / h^2)^1.5, cm^-3 K^-1.5
@@ -153,12 +141,8 @@ def dissociation(molecule, temperature):
     reduced = ATOMS[a][2] * ATOMS[b][2] / (ATOMS[a][2] + ATOMS[b][2])
     atoms = _partition(a, temperature)[0] * _partition(b, temperature)[0]
     translation = SAHA * (reduced * 1822.89 * temperature) ** 1.5
-    return (
-        translation
-        * atoms
-        / molecular_partition(molecule, temperature)
-        * np.exp(-energy * EV / (K_BOLTZMANN * temperature))
-    )
+    boltzmann = np.exp(-energy * EV / (K_BOLTZMANN * temperature))
+    return translation * atoms / molecular_partition(molecule, temperature) * boltzmann
 
 
 def molecular_partition(molecule, temperature):

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
-from astropy.coordinates import Angle
 from astropy.io import fits
+from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
-from labtools.cache import cached_folder, sha256_of
+from labtools.cache import cached_folder, digest, sha256_of
+from labtools.isochrones import TABLE
 from labtools.jwst.pair import (
     CATALOGUE_COLUMNS,
     ELEMENTS,
@@ -22,20 +23,28 @@ from labtools.jwst.pair import (
     name_of,
 )
 from labtools.settings import table
-from labtools.simulation import population, synthesis
-from labtools.simulation.synthesis import LINE_TABLE, read_lines, synthesize
+from labtools.simulation.evolution import draw_giants
+from labtools.simulation.population import designations, draw_abundances
+from labtools.simulation.synthesis import LINE_TABLE, MODEL, complete_labels, read_lines, synthesize
 from labtools.spectra import CHIPS, WAVELENGTH
 
-__all__ = ["apogee_spectra", "draw_catalogue", "wide_lines", "write_pair"]
+__all__ = ["apogee_spectra", "draw_catalogue", "nirspec_spectra", "pair_key", "wide_lines", "write_pair"]
 
 LINES = table("lines_jwst.csv")
 WAVELENGTHS = np.linspace(9000, 18000, PIXELS)
-RESOLUTION = 2700  # NIRSpec with G140H
+FWHM = 4.71
+"""Width of a line in NIRSpec with G140H, Angstrom: two pixels of 2.356 as in the spectra of M71, so that R grows with
+wavelength from 1,900 to 3,800."""
+
+RESOLUTION = 2700  # the round number that is quoted for G140H
+GAP = (11624, 11974)
+"""Angstrom that fall between the two detectors, as for star 12 in M71; where the gap lies depends on the shutter."""
+
 SNR = 200  # per pixel of the JWST spectra
 FULL = 19_800
 MISSING = 11_215  # the row of the full catalogue whose model does not exist
 REPEATED = 798  # rows of the full catalogue that repeat a star
-VERSION = 1
+VERSION = 2
 """Raise this whenever the pair of a seed changes."""
 
 
@@ -47,8 +56,8 @@ def wide_lines():
 def draw_catalogue(stars=2000, seed=42):
     """The table `allstar` of a simulated pair, in the columns of the real one; about 4 % of rows repeat a star.
 
-    Three populations of giants: thin disk, thick disk and, a twelfth of all, halo around [Fe/H] = -1.25; all along the
-    red giant branch and the clump. Abundances without a trend of their own scatter about those of iron.
+    Three populations of giants: thin disk, thick disk and, a twelfth of all, halo around [Fe/H] = -1.25; all on
+    isochrones. Abundances without a trend of their own scatter about those of iron.
     """
     if not 10 <= stars <= FULL:
         raise ValueError(f"a pair has 10 to {FULL} stars, not {stars}")
@@ -57,7 +66,7 @@ def draw_catalogue(stars=2000, seed=42):
     table["snr"] = 200 + rng.lognormal(4.6, 0.7, stars).clip(0, 2743)
     table["ra"], table["dec"] = rng.uniform(0, 360, stars), np.degrees(np.arcsin(rng.uniform(-0.6, 1, stars)))
     table["vhelio_avg"], table["verr"] = rng.normal(0, 60, stars), 0.02
-    table["apogee_id"] = _designations(table.ra, table.dec)
+    table["apogee_id"] = designations(table.ra, table.dec)
     table["telescope"] = np.where(table.dec < -20, "lco25m", "apo25m")
     table["field"] = [f"{int(ra):03d}{int(dec):+03d}" for ra, dec in zip(table.ra, table.dec, strict=True)]
     _repeat(table, rng, round(REPEATED / FULL * stars))
@@ -77,16 +86,14 @@ def _labels(rng, stars):
     high = np.array([0.0, 0.27, 0.24])[kind]
     mg_fe = np.where(kind == 0, 0.05 - 0.12 * fe_h, high) + rng.normal(0, 0.035, stars)
     si_fe = 0.01 + 0.75 * mg_fe + rng.normal(0, 0.03, stars)
-    clump = rng.random(stars) < 0.25
-    logg = np.where(clump, rng.normal(2.44, 0.08, stars), 3.4 - 2.9 * rng.beta(1.8, 1.9, stars))
-    teff = population.branch_temperature(logg, fe_h) + np.where(clump, 150, 0) + rng.normal(0, 45, stars)
-    table = pd.DataFrame({"teff": teff.clip(3500, 5600), "logg": logg, "fe_h": fe_h, "mg_fe": mg_fe, "si_fe": si_fe})
-    full = synthesis.complete_labels(table)
-    table = table.assign(vmicro=full.vmicro, vmacro=full.vmacro)
+    age = np.where(kind == 0, rng.lognormal(np.log(4), 0.5, stars), rng.normal(10.5, 1.2, stars)).clip(2, 12)
+    table = draw_giants(rng, age, fe_h, (mg_fe + si_fe) / 2)[["teff", "logg"]]
+    table = table.assign(teff=table.teff.clip(3500, 5600), fe_h=fe_h, mg_fe=mg_fe, si_fe=si_fe)
+    full = complete_labels(table)
+    table = table.assign(vmicro=full.vmicro, vmacro=full.vmacro, **draw_abundances(rng, table))
     for element in map(str.lower, ELEMENTS):
-        if element not in ("fe", "mg", "si"):
-            trend = full.get(f"{element}_fe", 0.0)
-            table[f"{element}_fe"] = trend + rng.normal(0, 0.08 if element in ("n", "na", "ce") else 0.04, stars)
+        if f"{element}_fe" not in table and element != "fe":
+            table[f"{element}_fe"] = rng.normal(0, 0.08 if element == "ce" else 0.04, stars)
     table["m_h"] = table.fe_h + rng.normal(0, 0.01, stars)
     table["alpha_m"] = (table.mg_fe + table.si_fe) / 2
     return table
@@ -105,30 +112,40 @@ def _repeat(table, rng, number):
     table[numeric] = table[numeric].astype(float)
 
 
-def _designations(ra, dec):
-    """Names as in 2MASS, hhmmss(ss)+ddmmss(s) without points, of positions in degrees."""
-    hours = Angle(ra.to_numpy(), "deg").to_string("hour", sep="", precision=2, pad=True)
-    degrees = Angle(dec.to_numpy(), "deg").to_string("deg", sep="", precision=1, pad=True, alwayssign=True)
-    return [f"2M{a}{b}".replace(".", "") for a, b in zip(hours, degrees, strict=True)]
-
-
 def _models(catalogue):
     """Rows of a catalogue (lower case) as labels for the forward model."""
     names = ["teff", "logg", "vmicro", "vmacro", *(f"{e.lower()}_fe" for e in ELEMENTS if e != "Fe"), "fe_h"]
     return catalogue[[name for name in names if name in catalogue]].astype(float)
 
 
+def nirspec_spectra(labels):
+    """Model spectra of `labels` (see `complete_labels`) on the pair's wavelengths at NIRSpec's resolution.
+
+    They are computed twice as finely and sharper than needed, and blurred by a Gaussian that is the same in Angstrom
+    at all wavelengths, so that lines are `FWHM` wide to 3 %. Returns a float32 DataArray (star, wavelength).
+    """
+    sharp = 12000
+    fine = np.linspace(WAVELENGTHS[0], WAVELENGTHS[-1], 2 * PIXELS - 1)
+    flux = synthesize(labels, fine, sharp, wide_lines())
+    sigma = np.sqrt((FWHM**2 - (fine.mean() / sharp) ** 2) / (8 * np.log(2))) / (fine[1] - fine[0])
+    blurred = flux.copy(data=gaussian_filter1d(flux.values, sigma, axis=1, mode="nearest"))
+    return blurred[:, ::2].assign_coords(wavelength=WAVELENGTHS)
+
+
 def _write_jwst(path, catalogue, rows, seed):
-    """The JWST file: models of the given rows of the catalogue, with noise, one set of 990 after the other."""
+    """The JWST file: models of the given rows of the catalogue, with noise, one set of 990 after the other.
+
+    Flux is 0 in the gap between the detectors, where nothing is recorded.
+    """
     labels = catalogue_in_x_h(catalogue).loc[rows].set_axis(JWST_COLUMNS, axis=1).round(5)
     names = [name_of(row) for row in rows]
-    lines, parts = wide_lines(), []
+    parts, recorded = [], np.abs(WAVELENGTHS - np.mean(GAP)) > np.ptp(GAP) / 2
     with tqdm(total=len(rows), desc="model spectra 0.9-1.8 µm", unit="star", mininterval=1) as bar:
         for start in range(0, len(rows), STARS_PER_SET // 10):
             some = rows[start : start + STARS_PER_SET // 10]
-            flux = synthesize(_models(catalogue.loc[some]), WAVELENGTHS, RESOLUTION, lines).values
+            flux = nirspec_spectra(_models(catalogue.loc[some])).values
             noise = np.random.default_rng([seed, start]).standard_normal(flux.shape, dtype=np.float32)
-            parts.append(flux + noise / SNR)
+            parts.append((flux + noise / SNR) * recorded.astype(np.float32))
             bar.update(len(some))
     pd.DataFrame(WAVELENGTHS[None]).to_hdf(path, key="wavelength", mode="w")
     labels.set_axis(names).to_hdf(path, key="labels")
@@ -144,12 +161,17 @@ def _write_catalogue(path, table):
         table.assign(**encoded).to_hdf(path, key="allstar", mode="w")
 
 
+def pair_key(stars, seed):
+    """Name of the folder of a simulated pair: what it depends on is in it."""
+    tables = digest(MODEL, *map(sha256_of, (LINES, LINE_TABLE, TABLE)))[:8]
+    return f"simulated-jwst-{stars}-seed{seed}-v{VERSION}.{tables}"
+
+
 def write_pair(folders, stars=2000, seed=42):
     """A simulated pair in one of `folders`, or else written to the first; returns its folder.
 
     About 30 ms of computing and 34 kB for each star.
     """
-    tables = sha256_of(LINES)[:4] + sha256_of(LINE_TABLE)[:4]
 
     def write(folder):
         table = draw_catalogue(stars, seed)
@@ -157,7 +179,7 @@ def write_pair(folders, stars=2000, seed=42):
         rows = table.index.delete(MISSING * stars // FULL)
         _write_jwst(folder / FILES[1], table.rename(columns=str.lower), rows, seed)
 
-    return cached_folder(folders, f"simulated-jwst-{stars}-seed{seed}-v{VERSION}-{tables}", write)
+    return cached_folder(folders, pair_key(stars, seed), write)
 
 
 def apogee_spectra(catalogue, names, root=None, seed=42):

@@ -10,10 +10,15 @@ from scipy import fft, sparse
 from scipy.special import dawsn
 
 from labtools.settings import table
-from labtools.simulation.atmosphere import ATOMS, MOLECULES, h_minus, hydrostatic, populations, rosseland_opacity
+from labtools.simulation import atmosphere
+from labtools.simulation.atmosphere import ATOMS, EV, HC_K, K_BOLTZMANN, MOLECULES
+from labtools.simulation.labels import abundances, complete_labels
 from labtools.spectra import LIGHT, WAVELENGTH
 
 __all__ = ["air_to_vacuum", "complete_labels", "read_lines", "synthesize"]
+
+MODEL = 1
+"""Raise this whenever the same labels and lines give other spectra: the keys of all that is simulated hold it."""
 
 LINE_TABLE = table("lines.csv")
 FINE_STEP = np.log(10) * 6e-6 / 3  # ln(wavelength): a third of an APOGEE pixel, 1.38 km / s
@@ -23,7 +28,6 @@ DOPPLER = (1.5, 3.0)  # km / s, the two profile widths between which a line is i
 STARK = 80.0  # km / s, half width of the Brackett lines
 DAMPING = 10**-7.1  # s^-1 cm^3, van der Waals width per H atom at 10,000 K: typical of neutral metals
 STRONG = 1.9  # log10 of strength from which a line gets damping wings
-REQUIRED = ("teff", "logg", "fe_h", "mg_fe", "si_fe")
 
 
 def air_to_vacuum(wavelength):
@@ -38,43 +42,6 @@ def air_to_vacuum(wavelength):
 def read_lines(path=LINE_TABLE):
     """The line table: DataFrame of species, wavelength (Angstrom, vacuum), ep (eV), loggf, source."""
     return pd.read_csv(path)
-
-
-def complete_labels(labels):
-    """`labels` with every abundance and both broadening velocities filled in; a new DataFrame of floats.
-
-    Absent columns: O, S, Ca, Ti and Al follow alpha, the mean of Mg and Si. Carbon and nitrogen follow the
-    trends of giants in APOGEE DR12 (after the first dredge-up; rounded): [C/Fe] = -0.1 + 0.8 alpha + 0.1
-    (log g - 2.5), [N/Fe] = 0.1 - 0.2 (log g - 2.5). Other elements follow iron; `vmicro` and `vmacro`
-    (km/s) are those of APOGEE's pipeline (Holtzman et al. 2018). Columns that the model does not know are
-    left out. Raises ValueError for a missing or non-finite label.
-    """
-    missing = [name for name in REQUIRED if name not in labels]
-    if missing:
-        raise ValueError(f"labels need the columns {missing}: teff (K), logg, fe_h, mg_fe, si_fe (dex)")
-    defaults = {f"{e.lower()}_fe": 0.0 for e in ATOMS if e not in ("H", "Fe")}
-    known = {*REQUIRED, *defaults, "vmicro", "vmacro"}
-    full = labels[[c for c in labels if c in known]].astype(float)
-    alpha = 0.5 * (full["mg_fe"] + full["si_fe"])
-    defaults |= dict.fromkeys(("o_fe", "s_fe", "ca_fe", "ti_fe", "al_fe"), alpha)
-    g = full["logg"]
-    defaults |= {"c_fe": -0.1 + 0.8 * alpha + 0.1 * (g - 2.5), "n_fe": 0.1 - 0.2 * (g - 2.5)}
-    defaults["vmicro"] = 10 ** (0.226 - 0.0228 * g + 0.0297 * g**2 - 0.0113 * g**3)
-    defaults["vmacro"] = 10 ** (0.470794 - 0.254120 * full["fe_h"].clip(-2.5, 0.6))
-    full = full.assign(**{k: v for k, v in defaults.items() if k not in full})
-    bad = full.index[~np.isfinite(full).all(axis=1)]
-    if len(bad):
-        raise ValueError(f"labels of {len(bad)} star(s) are not finite, first: {bad[0]}")
-    return full
-
-
-def _abundances(full):
-    result = {"H": np.ones(len(full))}
-    for element, (solar, *_) in ATOMS.items():
-        if element != "H":
-            ratio = 0.0 if element == "Fe" else full[f"{element.lower()}_fe"]
-            result[element] = (10 ** (solar - 12 + full["fe_h"] + ratio)).to_numpy()
-    return result
 
 
 def _carrier(species):
@@ -122,7 +89,7 @@ class _Model:
         ln = np.log(wavelength)
         pad = int(40 / (LIGHT * FINE_STEP)) + int(4 / (2.35 * resolution * FINE_STEP))
         self.log_fine = ln[0] + FINE_STEP * np.arange(-pad, int((ln[-1] - ln[0]) / FINE_STEP) + pad + 2)
-        self.resolution, self.position = resolution, (ln - self.log_fine[0]) / FINE_STEP
+        self.position = (ln - self.log_fine[0]) / FINE_STEP
         fine = np.exp(self.log_fine)
         keep = lines["wavelength"].between(fine[0] - 80, fine[-1] + 80)
         lines = lines[keep]
@@ -156,9 +123,9 @@ def _optical_depths(model, full, layers, species, opacity, step):
     """Optical depth of the lines down to the bottom of each cell, times km/s: (profile, depth, star)."""
     t = layers.temperature.T[..., None]  # depth, star, line
     population = np.stack([species[c] for c in model.species], axis=-1)[..., model.carrier].swapaxes(0, 1)
-    x = 1.438777e8 / (model.centre * t)
+    x = HC_K * 1e8 / (model.centre * t)
     constant = np.log(0.026540 * 1e-13) + np.log(10) * model.loggf + np.log(model.centre)
-    log_line = population + constant - model.ep * 11604.52 / t + np.log(-np.expm1(-x))
+    log_line = population + constant - model.ep * EV / K_BOLTZMANN / t + np.log(-np.expm1(-x))
     s = np.exp(log_line) * ((step / opacity).swapaxes(0, 1) @ model.at_lines.T)
     b = np.sqrt(2 * 8.31446e-3 * 0.85 * full["teff"].to_numpy()[:, None] / model.mass)
     b = np.hypot(b, full["vmicro"].to_numpy()[:, None])
@@ -176,7 +143,7 @@ def _continuum(model, layers, step):
 
     Each cell has one source function (Planck) and tau_j (slant, mean secant 1.5) is the depth at its bottom.
     """
-    planck = 1 / np.expm1(1.438777e8 / (model.nodes * layers.temperature[..., None]))
+    planck = 1 / np.expm1(HC_K * 1e8 / (model.nodes * layers.temperature[..., None]))
     rise = np.diff(planck, axis=1, append=planck[:, -1:]) * np.exp(-np.cumsum(step, axis=1))
     return rise / (planck[:, :1] + rise.sum(axis=1, keepdims=True))
 
@@ -192,10 +159,10 @@ def _depths(model, shares, tau):
     return weight.sum(axis=1) - np.einsum("fcs,fcs->fs", weight, tau)
 
 
-def _observe(model, depth, vmacro):
+def _observe(model, depth, vmacro, resolution):
     """Convolve (fine pixel, star) with the instrument's Gaussian and macroturbulence: flux (star, pixel)."""
     size = fft.next_fast_len(len(depth), real=True)
-    sigma = np.hypot(1 / (np.sqrt(8 * np.log(2)) * model.resolution), vmacro / LIGHT / np.sqrt(2))
+    sigma = np.hypot(1 / (np.sqrt(8 * np.log(2)) * resolution), vmacro / LIGHT / np.sqrt(2))
     frequency = 2 * np.pi * fft.rfftfreq(size, FINE_STEP)
     kernel = np.exp(-0.5 * (frequency * sigma[:, None]) ** 2).astype(np.float32)
     depth = fft.irfft(fft.rfft(depth.T, size, axis=1) * kernel, size, axis=1)
@@ -205,41 +172,43 @@ def _observe(model, depth, vmacro):
     return np.minimum(1 - blurred, 1)
 
 
-def _chunk(model, full):
-    abundance = _abundances(full)
-    layers = hydrostatic(full["teff"].to_numpy(), full["logg"].to_numpy(), abundance, 10.0**LOG_TAU).at(CELLS)
+def _chunk(model, full, resolution):
+    abundance = abundances(full)
+    teff, logg, vmacro = (full[name].to_numpy() for name in ("teff", "logg", "vmacro"))
+    layers = atmosphere.hydrostatic(teff, logg, abundance, 10.0**LOG_TAU).at(CELLS)
     temperature = layers.temperature[..., None]
-    h_opacity = h_minus(model.nodes * 1e-4, temperature)
+    h_opacity = atmosphere.h_minus(model.nodes * 1e-4, temperature)
     edges = np.concatenate([[0.0], layers.tau * 10**0.3])
-    step = 1.5 * np.diff(edges)[:, None] * h_opacity / rosseland_opacity(temperature)
-    pressure = layers.electrons * 1.380649e-16 * layers.temperature * layers.atoms / layers.nuclei
-    species = populations(layers, abundance)
+    step = 1.5 * np.diff(edges)[:, None] * h_opacity / atmosphere.rosseland_opacity(temperature)
+    pressure = layers.electrons * K_BOLTZMANN * layers.temperature * layers.atoms / layers.nuclei
+    species = atmosphere.populations(layers, abundance)
     tau = _optical_depths(model, full, layers, species, h_opacity * pressure[..., None], step)
     depth = _depths(model, _continuum(model, layers, step), tau)
-    return _observe(model, depth, full["vmacro"].to_numpy())
+    return _observe(model, depth, vmacro, resolution)
 
 
 def synthesize(labels, wavelength=None, resolution=22500, lines=None, chunk=25):
     """Continuum-normalized spectra of stars with `labels` (DataFrame; see `complete_labels`).
 
-    `wavelength`: increasing vacuum Angstrom, default `labtools.spectra.WAVELENGTH`; `resolution`: lambda / FWHM;
-    `lines`: a table as from `read_lines()`. Returns a float32 DataArray (star, wavelength) in (0, 1].
+    `wavelength`: increasing vacuum Angstrom, default `labtools.spectra.WAVELENGTH`; `resolution`: lambda / FWHM, one
+    for all or (star,); `lines`: a table as from `read_lines()`. Returns a float32 DataArray (star, wavelength), 0 to 1.
     Raises ValueError for labels that are missing, not finite or far from cool stars, and for a bad grid.
     """
     wavelength = WAVELENGTH if wavelength is None else np.asarray(wavelength, dtype=float)
     if wavelength.ndim != 1 or len(wavelength) < 2 or not (np.diff(wavelength) > 0).all():
         raise ValueError("wavelength must be one-dimensional and increasing (Angstrom, vacuum)")
-    if not resolution > 0:
-        raise ValueError(f"resolution is lambda / FWHM and positive, not {resolution}")
+    resolution = np.broadcast_to(np.asarray(resolution, dtype=float), len(labels))
+    if not (resolution > 0).all():
+        raise ValueError(f"resolution is lambda / FWHM and positive, not {resolution.min()}")
     full = complete_labels(labels)
     limits = {"teff": (3000, 7500), "logg": (-1, 5.5), "fe_h": (-4, 1)}
     outside = ~np.logical_and.reduce([full[name].between(*limit) for name, limit in limits.items()])
     if outside.any():
         raise ValueError(f"labels outside the model {limits}, first: star {full.index[outside][0]}")
-    model = _Model(wavelength, resolution, read_lines() if lines is None else lines)
-    parts = [full.iloc[i : i + chunk] for i in range(0, len(full), chunk)]
+    model = _Model(wavelength, resolution.min(initial=1e6), read_lines() if lines is None else lines)
+    parts = [slice(i, i + chunk) for i in range(0, len(full), chunk)]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        spectra = list(pool.map(lambda part: _chunk(model, part), parts))
+        spectra = list(pool.map(lambda part: _chunk(model, full.iloc[part], resolution[part]), parts))
     flux = np.concatenate(spectra) if spectra else np.empty((0, len(wavelength)), np.float32)
     coords = {"star": labels.index.to_numpy(), "wavelength": wavelength}
     return xr.DataArray(flux, coords=coords, dims=("star", "wavelength"), name="flux")
