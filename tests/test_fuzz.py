@@ -20,7 +20,6 @@ from labtools.apstar import read_apstar
 from labtools.continuum import normalize
 from labtools.errors import BadFile
 from labtools.isochrones import read_mist
-from labtools.jwst.frames import read_frame
 from labtools.sdss import catalog
 from labtools.sdss.catalog import (
     COLUMNS,
@@ -353,26 +352,3 @@ def test_damaged_mist_files(tmp_path, harm):
     except BadFile:
         return
     assert np.isfinite(table[["eep", "age", "feh_init", "teff", "log_g", "phase"]].to_numpy()).all()
-
-
-# ---------------------------------------------------------------- HDF5
-
-
-@pytest.fixture(scope="module")
-def table_file(tmp_path_factory):
-    """A table of numbers and text as pandas writes it."""
-    path = tmp_path_factory.mktemp("hdf5") / "table.h5"
-    table = pd.DataFrame({"teff": np.arange(20.0), "name": [f"star{i}".encode() for i in range(20)]})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        table.to_hdf(path, key="allstar", format="fixed")
-    return path
-
-
-@given(harm=damage())
-@fuzz
-def test_damaged_hdf5_tables(table_file, tmp_path, harm):
-    path = tmp_path / "damaged.h5"
-    path.write_bytes(harm(table_file.read_bytes()))
-    with suppress(BadFile):
-        assert isinstance(read_frame(path, "allstar"), pd.DataFrame)
