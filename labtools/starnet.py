@@ -86,6 +86,11 @@ class TrainedNet:
         """Number of trained numbers."""
         return sum(weights.numel() for weights in self.network.parameters())
 
+    @property
+    def loss(self):
+        """Validation loss of the epoch whose weights were kept."""
+        return self.history.validation.min()
+
     def __repr__(self):
         name = type(self.network).__name__
         return f"<{name}: {self.wavelength.size} pixels -> {', '.join(self.labels)}; {self.parameters:,} parameters>"

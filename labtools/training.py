@@ -22,8 +22,8 @@ VERSION = 1
 """Raise this whenever the same data and recipe give another network."""
 
 KEEP_EVERY = 10.0  # seconds between checkpoints
-SMALL = 2_000_000  # parameters up to which a second thread costs more than it brings
 BLOCK = 100  # neighbouring pixels that are masked together
+SMALL = 2_000_000  # parameters up to which a second thread costs more than it brings
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,16 @@ class Recipe:
     masks: float = 0.0
 
 
-def train(spectra, labels, validation, validation_labels, architecture="StarNet", recipe=None, checkpoint=None):
+def train(
+    spectra, labels, validation, validation_labels, architecture="StarNet", recipe=None, checkpoint=None, **sizes
+):
     """Train a network; it gets the weights of the epoch whose validation loss was lowest.
 
     Parameters
     ----------
     spectra, validation : Datasets (star, wavelength) of flux and, where there is one, error.
     labels, validation_labels : DataFrames indexed like the stars, one column a label.
-    architecture : "StarNet" or "SmallNet".
+    architecture, sizes : "StarNet" or "SmallNet", and sizes of its layers that are not the usual ones.
     recipe : a `Recipe`; the same one gives the same network on the same machine.
     checkpoint : file that keeps the state every ten seconds; with the same data and recipe an interrupted training
         goes on from there, and a finished one is read from it. If it cannot be written, a warning says so.
@@ -77,8 +79,8 @@ def train(spectra, labels, validation, validation_labels, architecture="StarNet"
     ]
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        network = ARCHITECTURES[architecture](spectra.sizes["wavelength"], len(names))
-    made_by = digest(VERSION, architecture, recipe, *(tensor.numpy() for tensor in arrays))
+        network = ARCHITECTURES[architecture](spectra.sizes["wavelength"], len(names), **sizes)
+    made_by = digest(VERSION, architecture, sizes, recipe, *(tensor.numpy() for tensor in arrays))
     state = _State(network.to(device()), recipe, float(recipe.noise / scale["flux_std"][0]), checkpoint, made_by)
     with _threads(1 if sum(p.numel() for p in network.parameters()) < SMALL else 4):
         state.run(*(tensor.to(device()) for tensor in arrays))
@@ -184,10 +186,7 @@ class _State:
             warnings.warn(f"the training goes on but could not be kept: {fault}", stacklevel=2)
 
     def resume(self):
-        """Go on from the checkpoint, if it is whole and of the same data and recipe; whether it is finished.
-
-        Numbers are taken from where they must lie: the file says nothing about sizes that would be believed.
-        """
+        """Go on from the checkpoint, if it is whole and of the same data and recipe; whether it is finished."""
         try:
             content = self.checkpoint.read_bytes() if self.checkpoint else b""
         except OSError:
