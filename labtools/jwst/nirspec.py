@@ -1,4 +1,4 @@
-"""Real NIRSpec spectra as PypeIt extracts them, flattened, and brought to the rest frame."""
+"""NIRSpec beside APOGEE: spectra brought to its resolution, and real ones that PypeIt extracted, brought to rest."""
 
 from pathlib import Path
 
@@ -10,9 +10,23 @@ from scipy.ndimage import gaussian_filter1d, percentile_filter
 from labtools.errors import BadFile
 from labtools.spectra import LIGHT
 
-__all__ = ["flatten", "read_spec1d", "velocity_of"]
+__all__ = ["at_resolution", "flatten", "read_spec1d", "velocity_of"]
 
 NEEDED = ("OPT_WAVE", "OPT_COUNTS", "OPT_COUNTS_IVAR", "OPT_MASK")
+
+
+def at_resolution(spectra, resolution, wavelength, own=22500):
+    """Spectra as an instrument of lower resolution sees them, on its pixels: DataArray (star, wavelength).
+
+    spectra : Dataset of flux and error on a grid that is even in the logarithm of wavelength, of the resolution `own`.
+    NaN where a twentieth or more of the light comes from pixels that must not count.
+    """
+    step = np.log(float(spectra.wavelength[1] / spectra.wavelength[0]))
+    sigma = np.sqrt(float(resolution) ** -2 - own**-2) / np.sqrt(8 * np.log(2)) / step
+    good = np.isfinite(spectra.error.values).astype(float)
+    share = gaussian_filter1d(good, sigma, axis=1)
+    flux = gaussian_filter1d(spectra.flux.values * good, sigma, axis=1) / np.maximum(share, 1e-9)
+    return spectra.flux.copy(data=np.where(share > 0.95, flux, np.nan)).interp(wavelength=wavelength)
 
 
 def read_spec1d(path):
