@@ -163,9 +163,13 @@ def scales(spectra, labels):
 
 
 def to_inputs(spectra, scale):
-    """Tensor (star, pixel): flux minus the mean training spectrum, over one number; 0 for a bad pixel."""
+    """Tensor (star, pixel): flux minus the mean training spectrum, over one number; 0 for a bad pixel.
+
+    As with dropout, what is left of a spectrum is scaled up by the inverse of its share of good pixels.
+    """
     scaled = (_usable(spectra) - scale["flux_mean"]) / np.float32(scale["flux_std"][0])
-    return torch.from_numpy(np.nan_to_num(scaled, copy=False, nan=0.0))
+    share = np.isfinite(scaled).mean(axis=1, keepdims=True, dtype=np.float32)
+    return torch.from_numpy(np.nan_to_num(scaled, copy=False, nan=0.0) / np.maximum(share, np.float32(0.05)))
 
 
 def to_targets(spectra, labels, names, scale):

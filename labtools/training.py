@@ -162,7 +162,8 @@ class _State:
         if self.recipe.masks:
             share = self.recipe.masks * torch.rand(len(flux), 1, generator=chance)
             lost = torch.rand(len(flux), flux.shape[1] // BLOCK + 1, generator=chance) < share
-            flux = flux.masked_fill(lost.repeat_interleave(BLOCK, 1)[:, : flux.shape[1]].to(flux.device), 0)
+            kept = 1 - lost.repeat_interleave(BLOCK, 1)[:, : flux.shape[1]].float()
+            flux = flux * (kept / kept.mean(dim=1, keepdim=True).clamp(0.05)).to(flux.device)
         return flux
 
     def evaluate(self, inputs, targets):
