@@ -1,15 +1,10 @@
 """Where stars come from: the one place that knows every source, and what the lab makes of them once and keeps."""
 
-from dataclasses import dataclass
-
-import pandas as pd
-import xarray as xr
-
 from labtools.apstar import read_apstar
 from labtools.cache import cached
 from labtools.cannon import Cannon
 from labtools.continuum import normalize
-from labtools.jwst.pair import FILES, read_catalogue, read_jwst
+from labtools.jwst.pair import FILES, Pair, read_catalogue, read_jwst
 from labtools.sdss.catalog import read_tables
 from labtools.sdss.dr17 import SdssSurvey
 from labtools.sdss.files import read_continuum_pixels
@@ -17,7 +12,7 @@ from labtools.sdss.survey import Survey, left_out
 from labtools.selection import LABELS, select_giants, split_by_star
 from labtools.settings import data_folders, setting, table
 
-__all__ = ["Pair", "SimulatedSurvey", "lab_cannon", "normalized_giants", "open_pair", "open_survey", "real_mystery"]
+__all__ = ["SimulatedSurvey", "lab_cannon", "normalized_giants", "open_pair", "open_survey", "real_mystery"]
 
 NORMALIZED = 1
 """Version of normalized spectra: raise it whenever the same raw spectra give other numbers."""
@@ -138,16 +133,6 @@ def lab_cannon(survey):
     folders, form = [folder / "cache" for folder in survey.folders], (".npz", Cannon.to_bytes, Cannon.from_bytes)
     name = f"cannon-{survey.name}"
     return cached(folders, name, lambda: Cannon.train(teach, labels), *made_by, form=form), training, validation
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Both files, read: catalogue and labels indexed by name, spectra, and a title for figures."""
-
-    title: str
-    catalogue: pd.DataFrame
-    labels: pd.DataFrame
-    spectra: xr.Dataset
 
 
 def open_pair(root=None, stars=2000, seed=42):

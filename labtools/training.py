@@ -1,8 +1,9 @@
 """Training of the networks of `labtools.starnet`: the recipe, the epochs, and going on after an interrupt."""
 
 import time
+import warnings
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,13 +11,18 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from labtools.starnet import ARCHITECTURES, TrainedNet, log_variance, read, scales, to_inputs, to_targets, write
+from labtools.cache import digest, writing
+from labtools.starnet import ARCHITECTURES, TrainedNet, device, scales, to_inputs, to_targets
 
 __all__ = ["Recipe", "train"]
 
+VERSION = 1
+"""Raise this whenever the same data and recipe give another network."""
+
 KEEP_EVERY = 10.0  # seconds between checkpoints
+BLOCK = 100  # neighbouring pixels that are masked together
 SMALL = 2_000_000  # parameters up to which a second thread costs more than it brings
 
 
@@ -24,14 +30,13 @@ SMALL = 2_000_000  # parameters up to which a second thread costs more than it b
 class Recipe:
     """How to train.
 
-    seed : of the first weights, the order of the stars and the noise.
+    seed : of the first weights, the order of the stars, the noise and the masks.
     batch, rate : stars in a step, and the learning rate of Adam at the start, which is multiplied by `decay`
         every `step` epochs.
     epochs, patience, least : training ends after `epochs`, or when the validation loss has not become better
         by `least` in `patience` epochs.
-    noise : standard deviation of the noise that is added to the flux, anew each time a star is shown.
-    errors : the network also predicts the variance of each label, and the Gaussian log-likelihood joins the
-        mean squared error of the scaled labels in the loss.
+    noise, masks : each time a star is shown, noise is added to its flux, and blocks of pixels are masked; its standard
+        deviation and their share are drawn anew between 0 and these.
     """
 
     seed: int = 42
@@ -43,47 +48,44 @@ class Recipe:
     patience: int = 5
     least: float = 1e-3
     noise: float = 0.0
-    errors: bool = False
+    masks: float = 0.0
 
 
-def train(spectra, labels, validation, validation_labels, architecture="StarNet", recipe=None, checkpoint=None):
+def train(
+    spectra, labels, validation, validation_labels, architecture="StarNet", recipe=None, checkpoint=None, **sizes
+):
     """Train a network; it gets the weights of the epoch whose validation loss was lowest.
 
     Parameters
     ----------
     spectra, validation : Datasets (star, wavelength) of flux and, where there is one, error.
     labels, validation_labels : DataFrames indexed like the stars, one column a label.
-    architecture : "StarNet" or "SmallNet".
+    architecture, sizes : "StarNet" or "SmallNet", and sizes of its layers that are not the usual ones.
     recipe : a `Recipe`; the same one gives the same network on the same machine.
-    checkpoint : file that keeps the state every ten seconds; with the same data and recipe an interrupted
-        training goes on from there, and a finished one is read from it.
+    checkpoint : file that keeps the state every ten seconds; with the same data and recipe an interrupted training
+        goes on from there, and a finished one is read from it. If it cannot be written, a warning says so.
 
-    Raises ValueError for labels that are missing or not finite, for other wavelengths, and for an empty set.
+    Raises ValueError for labels that are missing or not finite, for other wavelengths, for an empty set, and for a
+    loss that does not stay finite.
     """
-    recipe = recipe or Recipe()
-    names = tuple(labels.columns)
+    recipe, names = recipe or Recipe(), tuple(labels.columns)
     sets = [(spectra, labels), (validation, validation_labels)]
     _check(sets, names)
     scale = scales(spectra, labels)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_flush_denormal(True)  # Adam's moments of small gradients would be slow by a factor of ten
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    taught, tested = [
-        (to_inputs(part, scale).to(device), to_targets(part, table, names, scale).to(device)) for part, table in sets
+    arrays = [
+        tensor for part, table in sets for tensor in (to_inputs(part, scale), to_targets(part, table, names, scale))
     ]
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        outputs = len(names) * (2 if recipe.errors else 1)
-        network = ARCHITECTURES[architecture](spectra.sizes["wavelength"], outputs).to(device)
-    state = _State(network, recipe, noise=float(recipe.noise / scale["flux_std"][0]))
-    made_by = _digest(taught, tested, architecture, recipe)
-    state.resume(checkpoint, made_by)
+        network = ARCHITECTURES[architecture](spectra.sizes["wavelength"], len(names), **sizes)
+    made_by = digest(VERSION, architecture, sizes, recipe, *(tensor.numpy() for tensor in arrays))
+    state = _State(network.to(device()), recipe, float(recipe.noise / scale["flux_std"][0]), checkpoint, made_by)
     with _threads(1 if sum(p.numel() for p in network.parameters()) < SMALL else 4):
-        state.run(taught, tested, checkpoint, made_by)
-    network.load_state_dict(state.best)
-    history = pd.DataFrame(state.history, columns=["training", "validation", "learning rate"])
-    history = history.rename_axis("epoch")
-    return TrainedNet(network.cpu(), names, spectra.wavelength.values, scale, history, recipe.errors)
+        state.run(*(tensor.to(device()) for tensor in arrays))
+    history = pd.DataFrame(state.history, columns=["training", "validation", "learning rate"]).rename_axis("epoch")
+    return TrainedNet(network, names, spectra.wavelength.values, scale, history)
 
 
 @contextmanager
@@ -98,33 +100,39 @@ def _threads(most):
 
 
 class _State:
-    """A training under way: network, optimizer, the best weights so far and the history."""
+    """A training under way: network, optimizer, the best weights so far, the history, and the file that keeps them."""
 
-    def __init__(self, network, recipe, noise):
+    def __init__(self, network, recipe, noise, checkpoint, made_by):
         self.network, self.recipe, self.noise = network, recipe, noise
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=recipe.rate)
-        self.loss = _likelihood if recipe.errors else nn.functional.mse_loss
-        self.history, self.best = [], network.state_dict()
+        self.checkpoint, self.made_by = checkpoint and Path(checkpoint), made_by.encode()
+        self.weights = list(network.parameters())
+        self.optimizer = torch.optim.Adam(self.weights, lr=recipe.rate, fused=True)
+        for one in self.weights:
+            moments = {"exp_avg": torch.zeros_like(one), "exp_avg_sq": torch.zeros_like(one)}
+            self.optimizer.state[one] = {"step": torch.zeros((), device=one.device)} | moments
+        self.tensors = [*self.weights, *(value for one in self.optimizer.state.values() for value in one.values())]
+        self.history, self.best = [], _vector(self.weights)
 
-    def run(self, taught, tested, checkpoint, made_by):
+    def run(self, inputs, targets, validation, validation_targets):
         """Epoch after epoch until the recipe's end; the state is kept now and then, and at the end."""
-        recipe, name, kept = self.recipe, type(self.network).__name__, time.monotonic()
-        with tqdm(total=recipe.epochs, initial=len(self.history), desc=f"{name}", unit="epoch") as bar:
-            while len(self.history) < recipe.epochs and not self.stands_still():
+        recipe, kept, finished = self.recipe, time.monotonic(), self.resume()
+        with tqdm(total=recipe.epochs, initial=len(self.history), desc=type(self.network).__name__) as bar:
+            while not finished:
                 rate = recipe.rate * recipe.decay ** (len(self.history) // recipe.step)
-                training = self.epoch(*taught, rate)
-                validation = self.evaluate(*tested)
-                if not np.isfinite(training + validation):
+                training = self.epoch(inputs, targets, rate)
+                loss = self.evaluate(validation, validation_targets)
+                if not np.isfinite(training + loss):
                     raise ValueError(f"the loss is not finite: try a learning rate below {recipe.rate:g}")
-                if validation < min((row[1] for row in self.history), default=np.inf):
-                    self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-                self.history.append((training, validation, rate))
-                if time.monotonic() - kept > KEEP_EVERY:
-                    self.keep(checkpoint, made_by)
+                if loss < min((row[1] for row in self.history), default=np.inf):
+                    self.best = _vector(self.weights)
+                self.history.append((training, loss, rate))
+                finished = len(self.history) == recipe.epochs or self.stands_still()
+                if finished or time.monotonic() - kept > KEEP_EVERY:
+                    self.keep(finished)
                     kept = time.monotonic()
                 bar.update()
-                bar.set_postfix(validation=f"{validation:.4f}")
-        self.keep(checkpoint, made_by, finished=True)
+                bar.set_postfix(validation=f"{loss:.4f}")
+        _fill(self.weights, self.best)
 
     def stands_still(self):
         """Whether the last `patience` epochs brought less than `least`."""
@@ -135,83 +143,87 @@ class _State:
     def epoch(self, inputs, targets, rate):
         """One pass over the training set in random order; the mean loss on the way."""
         self.network.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.param_groups[0]["lr"] = rate
         chance = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + len(self.history))
-        order, total = torch.randperm(len(inputs), generator=chance), 0.0
-        for some in torch.split(order, self.recipe.batch):
-            flux = inputs[some]
-            if self.noise:
-                flux = flux + self.noise * torch.randn(flux.shape, generator=chance).to(flux.device)
-            loss = self.loss(self.network(flux), targets[some])
+        total = torch.zeros((), device=inputs.device)
+        for some in torch.split(torch.randperm(len(inputs), generator=chance), self.recipe.batch):
+            loss = nn.functional.mse_loss(self.network(self.shown(inputs[some], chance)), targets[some])
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            total += float(loss.detach()) * len(some)
-        return total / len(inputs)
+            total += loss.detach() * len(some)
+        return float(total) / len(inputs)
+
+    def shown(self, flux, chance):
+        """Spectra as the network sees them this time, noisier and with blocks masked."""
+        if self.noise:
+            level = self.noise * torch.rand(len(flux), 1, generator=chance)
+            flux = flux + (level * torch.randn(flux.shape, generator=chance)).to(flux.device)
+        if self.recipe.masks:
+            share = self.recipe.masks * torch.rand(len(flux), 1, generator=chance)
+            lost = torch.rand(len(flux), flux.shape[1] // BLOCK + 1, generator=chance) < share
+            kept = 1 - lost.repeat_interleave(BLOCK, 1)[:, : flux.shape[1]].float()
+            flux = flux * (kept / kept.mean(dim=1, keepdim=True).clamp(0.05)).to(flux.device)
+        return flux
 
     def evaluate(self, inputs, targets):
         """The loss of a set that is not trained on."""
         self.network.eval()
         with torch.no_grad():
             output = torch.cat([self.network(part) for part in torch.split(inputs, 512)])
-        return float(self.loss(output, targets))
+        return float(nn.functional.mse_loss(output, targets))
 
-    def keep(self, checkpoint, made_by, finished=False):
-        """Write the state; of a finished training only the best weights, a quarter of it."""
-        if checkpoint is not None:
-            content = {"made_by": made_by, "history": [list(row) for row in self.history], "best": self.best}
-            if not finished:
-                content |= {"weights": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-            write(content, checkpoint)
-
-    def resume(self, checkpoint, made_by):
-        """Go on from a checkpoint, if it is there, whole, and of the same data and recipe."""
-        if checkpoint is None or not Path(checkpoint).is_file():
+    def keep(self, finished):
+        """Write history and best weights, and of an unfinished training what it takes to go on, under a checksum."""
+        if self.checkpoint is None:
             return
+        content = np.array([finished, len(self.history), *np.ravel(self.history)]).tobytes() + self.best.tobytes()
+        if not finished:
+            content += _vector(self.tensors).tobytes()
         try:
-            content = read(checkpoint)
-        except ValueError:
-            return
-        if content.get("made_by") != made_by:
-            return
-        before, self.history = self.history, [tuple(row) for row in content["history"]]
-        if "optimizer" in content:
-            self.network.load_state_dict(content["weights"])
-            self.optimizer.load_state_dict(content["optimizer"])
-        elif len(self.history) < self.recipe.epochs and not self.stands_still():
-            self.history = before  # it ended earlier than this recipe asks for
-            return
-        self.best = content["best"]
+            with writing(self.checkpoint) as part:
+                part.write_bytes(sha256(self.made_by + content).digest() + content)
+        except OSError as fault:
+            warnings.warn(f"the training goes on but could not be kept: {fault}", stacklevel=2)
+
+    def resume(self):
+        """Go on from the checkpoint, if it is whole and of the same data and recipe; whether it is finished."""
+        try:
+            content = self.checkpoint.read_bytes() if self.checkpoint else b""
+        except OSError:
+            return False
+        if content[:32] != sha256(self.made_by + content[32:]).digest():
+            return False
+        finished, epochs = np.frombuffer(content, float, 2, 32).astype(int)
+        history = np.frombuffer(content, float, 3 * epochs, 48).reshape(-1, 3)
+        self.history = [tuple(row) for row in history.tolist()]
+        numbers = np.frombuffer(content, np.float32, offset=48 + history.nbytes)
+        self.best, rest = np.split(numbers, [len(self.best)])
+        if not finished:
+            _fill(self.tensors, rest)
+        return bool(finished)
 
 
-def _likelihood(output, target):
-    """Squared error of the mean, and for the variance minus the Gaussian log-likelihood at that mean.
+def _vector(tensors):
+    """Tensors one after the other: an array of float32."""
+    return torch.cat([one.detach().reshape(-1) for one in tensors]).cpu().numpy()
 
-    The mean does not see the variance: otherwise it gives up the stars that it finds hard (Seitzer et al. 2022).
-    """
-    mean, raw = output.chunk(2, dim=1)
-    logarithm, squared = log_variance(raw), (target - mean) ** 2
-    return squared.mean() + 0.5 * (squared.detach() * torch.exp(-logarithm) + logarithm).mean()
+
+def _fill(tensors, vector):
+    """The inverse of `_vector`, into tensors that are there."""
+    with torch.no_grad():
+        for one, part in zip(tensors, np.split(vector, np.cumsum([one.numel() for one in tensors])[:-1]), strict=True):
+            one.copy_(torch.tensor(part).reshape(one.shape))
 
 
 def _check(sets, names):
     for (spectra, labels), what in zip(sets, ("training", "validation"), strict=True):
-        missing = [name for name in names if name not in labels]
         stars = pd.Index(spectra.star.values)
-        if len(stars) == 0 or missing or not stars.isin(labels.index).all() or not labels.index.is_unique:
+        there = set(names) <= set(labels) and labels.index.is_unique and stars.isin(labels.index).all()
+        if len(stars) == 0 or not there:
             raise ValueError(f"the {what} set needs stars, and for each of them one row of labels {', '.join(names)}")
         bad = stars[~np.isfinite(labels.loc[stars, list(names)].to_numpy(float)).all(axis=1)]
         if len(bad):
             raise ValueError(f"labels of {len(bad)} {what} star(s) are not finite, first: {bad[0]}")
     if not np.array_equal(*(spectra.wavelength.values for spectra, _ in sets)):
         raise ValueError("training and validation spectra are on different wavelength grids")
-
-
-def _digest(taught, tested, architecture, recipe):
-    content = sha256(architecture.encode())
-    settings = asdict(recipe)
-    content.update(repr(settings).encode())
-    for tensor in (*taught, *tested):
-        content.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
-    return content.hexdigest()

@@ -22,7 +22,6 @@ from labtools.apstar import read_apstar
 from labtools.continuum import normalize
 from labtools.errors import BadFile
 from labtools.isochrones import read_mist
-from labtools.jwst.frames import read_frame
 from labtools.sdss import catalog
 from labtools.sdss.catalog import COLUMNS, catalog_bytes, catalog_of, parse_answer, read_allstar, read_tables, tidy
 from labtools.sdss.files import pack, place_of, read_continuum_pixels, read_star
@@ -316,27 +315,3 @@ def test_damaged_mist_files(tmp_path):
         assert np.isfinite(table[["eep", "age", "feh_init", "teff", "log_g", "phase"]].to_numpy()).all()
 
     assert survivors(tmp_path / "grid.iso.cmd", mist_text([9.8], -1.0).encode(), read_mist, check) > 0
-
-
-# ---------------------------------------------------------------- HDF5
-
-
-@pytest.fixture(scope="module")
-def table_file(tmp_path_factory):
-    """A table of numbers and text as pandas writes it."""
-    path = tmp_path_factory.mktemp("hdf5") / "table.h5"
-    table = pd.DataFrame({"teff": np.arange(20.0), "name": [f"star{i}".encode() for i in range(20)]})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        table.to_hdf(path, key="allstar", format="fixed")
-    return path
-
-
-def test_damaged_hdf5_tables(table_file, tmp_path):
-    def read(path):
-        return read_frame(path, "allstar")
-
-    def check(table):
-        assert isinstance(table, pd.DataFrame)
-
-    assert survivors(tmp_path / "damaged.h5", table_file.read_bytes(), read, check) > 0

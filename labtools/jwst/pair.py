@@ -1,7 +1,4 @@
-"""APOGEE stars and their model spectra as JWST would see them: the two HDF5 files, the names, the matching.
-
-Also real NIRSpec spectra, as PypeIt extracts them, brought to the rest frame.
-"""
+"""APOGEE stars and their model spectra as JWST would see them: the two HDF5 files, the names, the matching."""
 
 import re
 from dataclasses import dataclass
@@ -10,27 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
-from astropy.io import fits
-from scipy.ndimage import gaussian_filter1d, percentile_filter
 
 from labtools.errors import BadFile
 from labtools.jwst.frames import read_frame
-from labtools.spectra import LIGHT
 
-__all__ = [
-    "ELEMENTS",
-    "Pair",
-    "catalogue_in_x_h",
-    "compare_labels",
-    "flatten",
-    "index_of",
-    "match",
-    "name_of",
-    "read_catalogue",
-    "read_jwst",
-    "read_spec1d",
-    "velocity_of",
-]
+__all__ = ["ELEMENTS", "Pair", "catalogue_in_x_h", "index_of", "match", "name_of", "read_catalogue", "read_jwst"]
 
 ELEMENTS = (
     "C", "N", "O", "Na", "Mg", "Al", "Si", "S", "K", "Ca", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Ce",
@@ -49,6 +30,16 @@ CATALOGUE_COLUMNS = [
 ]  # fmt: skip
 JWST_COLUMNS = ["Teff", "logg", *ELEMENTS]
 DISPENSABLE = {"M_H_ERR", "ALPHA_M_ERR", "VMICRO", "VMACRO"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both files, read: catalogue and labels indexed by name, spectra, and a title for figures."""
+
+    title: str
+    catalogue: pd.DataFrame
+    labels: pd.DataFrame
+    spectra: xr.Dataset
 
 
 def name_of(index):
@@ -84,12 +75,16 @@ def read_catalogue(path):
     table = table.rename(columns=str.lower)
     for column in table:
         if table[column].dtype.kind == "O":
-            table[column] = [v.decode().strip() if isinstance(v, bytes) else str(v).strip() for v in table[column]]
+            table[column] = [_text(value) for value in table[column]]
         elif table[column].dtype.kind == "f" and column not in ("ra", "dec", "vhelio_avg"):
             table[column] = table[column].where(table[column] > FILLER)
     if (table.apogee_id == "").any():
         raise BadFile(f"{Path(path).name}: {(table.apogee_id == '').sum()} rows have no APOGEE_ID")
     return table.set_index(pd.Index([name_of(row) for row in table.index], name="name"))
+
+
+def _text(value):
+    return "" if value is None else (value.decode() if isinstance(value, bytes) else str(value)).strip()
 
 
 def read_jwst(path):
@@ -104,41 +99,40 @@ def read_jwst(path):
     Raises FileNotFoundError, and BadFile for missing tables or columns, other shapes, names of another form,
     labels and spectra of different stars, and values that are not finite.
     """
-    file = Path(path).name
     wavelength = read_frame(path, "wavelength").to_numpy(float).ravel()
     labels, flux = read_frame(path, "labels"), read_frame(path, "spectra", np.float32)
+    if fault := _fault(wavelength, labels, flux):
+        raise BadFile(f"{Path(path).name}: {fault}")
+    labels = labels[JWST_COLUMNS].astype(float).rename_axis("name")
+    labels.columns = ["teff", "logg", *(f"{e.lower()}_h" for e in ELEMENTS)]
+    wave = ("wavelength", wavelength, {"units": "Angstrom, vacuum"})
+    coords = {"star": labels.index.to_numpy(str), "wavelength": wave}
+    return labels, xr.Dataset({"flux": (("star", "wavelength"), flux.to_numpy())}, coords=coords)
+
+
+def _fault(wavelength, labels, flux):
+    """What is wrong with the tables of the JWST file, or an empty text."""
     missing = [name for name in JWST_COLUMNS if name not in labels]
     if missing:
-        raise BadFile(f"{file}, table 'labels' lacks the columns {', '.join(missing)}")
+        return f"table 'labels' lacks the columns {', '.join(missing)}"
     if wavelength.size != PIXELS or flux.shape[1] != PIXELS:
-        found = f"{wavelength.size} wavelengths and {flux.shape[1]} columns of spectra"
-        raise BadFile(f"{file} has {found}, not {PIXELS}")
+        return f"it has {wavelength.size} wavelengths and {flux.shape[1]} columns of spectra, not {PIXELS}"
     if not (np.diff(wavelength) > 0).all() or not 8000 < wavelength[0] < wavelength[-1] < 20000:
-        raise BadFile(f"{file}: wavelengths must increase and be in Angstrom, about 9000 to 18000")
-    _check_names(file, labels.index, flux.index)
-    labels = labels[JWST_COLUMNS].astype(float)
-    for what, values in (("labels", labels.to_numpy()), ("spectra", flux.to_numpy())):
+        return "wavelengths must increase and be in Angstrom, about 9000 to 18000"
+    if len(labels) == 0 or not labels.index.equals(flux.index):
+        return f"'labels' ({len(labels)}) and 'spectra' ({len(flux)}) name different stars"
+    if not labels.index.is_unique:
+        return f"a name occurs twice: {labels.index[labels.index.duplicated()][0]}"
+    for what, values in (("labels", labels[JWST_COLUMNS].to_numpy(float)), ("spectra", flux.to_numpy())):
         bad = ~np.isfinite(values).all(axis=1)
         if bad.any():
-            raise BadFile(f"{file}: {what} of {bad.sum()} stars are not finite, first {labels.index[bad][0]}")
-    labels.columns = ["teff", "logg", *(f"{e.lower()}_h" for e in ELEMENTS)]
-    coords = {
-        "star": labels.index.to_numpy(str),
-        "wavelength": ("wavelength", wavelength, {"units": "Angstrom, vacuum"}),
-    }
-    return labels.rename_axis("name"), xr.Dataset({"flux": (("star", "wavelength"), flux.to_numpy())}, coords=coords)
-
-
-def _check_names(file, labels, spectra):
-    if len(labels) == 0 or not labels.equals(spectra):
-        raise BadFile(f"{file}: 'labels' ({len(labels)}) and 'spectra' ({len(spectra)}) name different stars")
-    if not labels.is_unique:
-        raise BadFile(f"{file}: a name occurs twice: {labels[labels.duplicated()][0]}")
-    for name in labels:
+            return f"{what} of {bad.sum()} stars are not finite, first {labels.index[bad][0]}"
+    for name in labels.index:
         try:
             index_of(name)
         except ValueError as fault:
-            raise BadFile(f"{file}: {fault}") from None
+            return str(fault)
+    return ""
 
 
 def match(catalogue, labels):
@@ -171,88 +165,3 @@ def catalogue_in_x_h(catalogue):
     for element, ratio in zip(map(str.lower, ELEMENTS), map(str.lower, RATIOS), strict=True):
         table[f"{element}_h"] = numbers.fe_h + (0 if element == "fe" else numbers[ratio])
     return table
-
-
-def compare_labels(catalogue, labels, names):
-    """Largest difference between both sides over the stars `names`, for each label (K, dex)."""
-    difference = catalogue_in_x_h(catalogue.loc[names]) - labels.loc[names]
-    return difference.abs().max().rename("largest difference")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Both files, read: catalogue and labels indexed by name, spectra, and a title for figures."""
-
-    title: str
-    catalogue: pd.DataFrame
-    labels: pd.DataFrame
-    spectra: xr.Dataset
-
-
-NEEDED = ("OPT_WAVE", "OPT_COUNTS", "OPT_COUNTS_IVAR", "OPT_MASK")
-
-
-def read_spec1d(path):
-    """One star of a PypeIt `spec1d` file: Dataset (star, wavelength), as observed, the better of several extractions.
-
-    flux and error in counts, wavelength in vacuum Angstrom; masked pixels have error = inf. Raises ValueError if the
-    file has no optimal extraction.
-    """
-    best = None
-    with fits.open(path) as hdus:
-        target = str(hdus[0].header.get("TARGET", Path(path).stem))
-        for hdu in hdus[1:]:
-            if set(NEEDED) <= set(getattr(getattr(hdu, "columns", None), "names", ())):
-                one = _extraction(hdu.data, target)
-                if one is not None and (best is None or _snr(one) > _snr(best)):
-                    best = one
-    if best is None:
-        raise ValueError(f"{Path(path).name} holds no optimally extracted spectrum (OPT_WAVE, OPT_COUNTS, ...)")
-    return best
-
-
-def _extraction(data, target):
-    wavelength, flux = (np.asarray(data[name], float) for name in ("OPT_WAVE", "OPT_COUNTS"))
-    weight = np.asarray(data["OPT_COUNTS_IVAR"], float)
-    good = np.asarray(data["OPT_MASK"], bool) & np.isfinite(flux) & np.isfinite(weight) & (weight > 0)
-    seen = np.isfinite(wavelength) & (wavelength > 1000)
-    if (good & seen).sum() < 100:
-        return None
-    error = np.where(good, 1 / np.sqrt(np.where(good, weight, 1)), np.inf)
-    order = np.flatnonzero(seen)[np.argsort(wavelength[seen], kind="stable")]
-    order = order[np.r_[True, np.diff(wavelength[order]) > 0]]
-    values = {"flux": np.where(good, flux, 0), "error": error}
-    arrays = {name: (("star", "wavelength"), value[None, order]) for name, value in values.items()}
-    return xr.Dataset(arrays, coords={"star": [target], "wavelength": wavelength[order]})
-
-
-def _snr(spectrum):
-    return float(np.median((spectrum.flux / spectrum.error).values))
-
-
-def flatten(wavelength, flux, width=120.0, percent=80):
-    """Flux over a running percentile in windows of `width` Angstrom, smoothed: a continuum good enough to compare.
-
-    Gaps are bridged pixel by pixel: the window counts pixels, not Angstrom.
-    """
-    size = max(5, round(width / float(np.median(np.diff(wavelength)))))
-    upper = percentile_filter(np.asarray(flux, float), percent, size=size)
-    return flux / gaussian_filter1d(upper, size / 4)
-
-
-def velocity_of(spectrum, model, limit=200.0):
-    """Radial velocity (km/s) at which a model correlates best with a spectrum, and the coefficient there.
-
-    spectrum, model : flat-normalized DataArrays over wavelength (Angstrom): observed with NaN where a pixel must not
-    count, and at rest. Pixels off the model's grid do not count.
-    """
-    grid = np.arange(-limit, limit + 1, 2.0)
-    inside = np.isfinite(spectrum.values) & (np.abs(spectrum.values - 1) < 0.3)
-    edge = 1 + limit / LIGHT
-    wave = spectrum.wavelength.values
-    inside &= (wave > float(model.wavelength[0]) * edge) & (wave < float(model.wavelength[-1]) / edge)
-    observed = spectrum.values[inside]
-    shifted = [np.interp(wave[inside] / (1 + v / LIGHT), model.wavelength, model) for v in grid]
-    correlation = np.array([np.corrcoef(observed, one)[0, 1] for one in shifted])
-    best = int(correlation.argmax())
-    return float(grid[best]), float(correlation[best])

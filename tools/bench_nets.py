@@ -1,0 +1,83 @@
+"""How fast the networks are: stars a second, beside the same layers in plain PyTorch, timed in the same run.
+
+`python tools/bench_nets.py` prints a table; both times are the shortest of a few.
+"""
+
+import time
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import nn
+
+from labtools.starnet import StarNet, TrainedNet, device
+from labtools.training import Recipe, train
+
+STARS, PIXELS, LABELS, BATCH = 512, 8192, 3, 64
+
+
+def made_up(stars):
+    """Spectra of noise and labels of noise: the time does not depend on them."""
+    rng = np.random.default_rng(0)
+    names = [f"star{number}" for number in range(stars)]
+    flux = (("star", "wavelength"), rng.normal(1, 0.1, (stars, PIXELS)).astype("f4"))
+    spectra = xr.Dataset({"flux": flux}, coords={"star": names, "wavelength": np.linspace(9000, 18000, PIXELS)})
+    return spectra, pd.DataFrame(rng.normal(size=(stars, LABELS)), names, ["teff", "logg", "fe_h"])
+
+
+def plain(outputs=LABELS):
+    """The published layers, in the published order."""
+    return nn.Sequential(
+        nn.Conv1d(1, 4, 8), nn.ELU(), nn.Conv1d(4, 16, 8), nn.ELU(), nn.MaxPool1d(4), nn.Flatten(),
+        nn.Linear(16 * 2044, 256), nn.ELU(), nn.Linear(256, 128), nn.ELU(), nn.Linear(128, outputs),
+    )  # fmt: skip
+
+
+def shortest(function, repeats=3):
+    """Shortest wall time of some calls, seconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def plain_training(network, flux, labels):
+    """One epoch as one would write it: Adam, batches in order."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for some in torch.split(torch.arange(len(flux)), BATCH):
+        loss = nn.functional.mse_loss(network(flux[some, None]), labels[some])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def plain_inference(network, flux):
+    with torch.no_grad():
+        return [network(part[:, None]) for part in torch.split(flux, 512)]
+
+
+def main():
+    spectra, labels = made_up(STARS)
+    few = spectra.isel(star=slice(8)), labels.iloc[:8]
+    torch.set_flush_denormal(True)
+    flux = torch.tensor(spectra.flux.values).to(device())
+    targets = torch.tensor(labels.to_numpy(np.float32)).to(device())
+    reference, scale = plain().to(device()), {"label_mean": 0.0, "label_std": 1.0, "flux_mean": 0.0, "flux_std": [1.0]}
+    net = TrainedNet(StarNet(PIXELS, LABELS), tuple(labels), spectra.wavelength.values, scale, None)
+    seconds = {
+        ("training", "labtools"): shortest(lambda: train(spectra, labels, *few, recipe=Recipe(epochs=1, batch=BATCH))),
+        ("training", "plain PyTorch"): shortest(lambda: plain_training(reference, flux, targets)),
+        ("inference", "labtools"): shortest(lambda: net.predict(spectra)),
+        ("inference", "plain PyTorch"): shortest(lambda: plain_inference(reference, flux)),
+    }
+    rate = (STARS / pd.Series(seconds)).unstack()
+    where = f"{device().type}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    print(f"StarNet, {PIXELS} pixels, stars a second ({where}):")
+    print(rate.assign(ratio=rate["labtools"] / rate["plain PyTorch"]).round(2).to_string())
+
+
+if __name__ == "__main__":
+    main()
