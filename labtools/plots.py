@@ -4,7 +4,16 @@ import corner
 import matplotlib.pyplot as plt
 import numpy as np
 
-__all__ = ["TITLES", "UNITS", "mark_lines", "plot_corner", "plot_kiel", "plot_one_to_one", "plot_spectrum"]
+__all__ = [
+    "TITLES",
+    "UNITS",
+    "mark_lines",
+    "plot_corner",
+    "plot_kiel",
+    "plot_offset",
+    "plot_one_to_one",
+    "plot_spectrum",
+]
 
 TITLES = {
     "teff": r"$T_{\rm eff}$",
@@ -67,6 +76,22 @@ def plot_kiel(labels, survey, isochrones=(), ax=None):
     ax.set_title(f"{len(labels)} stars, {survey.title}")
     ax.legend(loc="lower right")
     plt.colorbar(dots, ax=ax, label=title("fe_h"))
+    return ax
+
+
+def plot_offset(spectra, names, ax=None, dashed=(), step=0.4):
+    """Spectra (star, wavelength) one above the other, `step` apart, each with its name at the right end.
+
+    dashed : which of them to draw dashed, one truth value a star; none by default.
+    """
+    ax = ax or plt.gca()
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.8, len(spectra)))
+    for number, (flux, name, color) in enumerate(zip(spectra, names, colors, strict=True)):
+        style = "--" if len(dashed) and np.asarray(dashed)[number] else "-"
+        ax.plot(spectra.wavelength, flux + step * number, style, color=color, lw=1.1)
+        ax.annotate(name, (1.01, 1 + step * number), xycoords=("axes fraction", "data"), va="center", fontsize=10)
+    ends = spectra.wavelength.values[[0, -1]]
+    ax.set(xlim=ends, xlabel="vacuum wavelength [Å]", ylabel=f"normalized flux + {step} a step")
     return ax
 
 
