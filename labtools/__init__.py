@@ -9,7 +9,7 @@ _ROOMS = {
     "continuum": ["find_continuum_pixels", "normalize", "running_quantile"],
     "handin": ["save_figures", "write_checkpoint"],
     "sdss.survey": ["left_out"],
-    "selection": ["LABELS", "count_cuts", "log_g", "select_giants", "split_by_star"],
+    "selection": ["LABELS", "bias_and_scatter", "count_cuts", "log_g", "select_giants", "split_by_star"],
     "spectra": ["cap_snr", "resample"],
     "surveys": ["lab_cannon", "normalized_giants", "open_pair", "open_survey"],
 }

@@ -3,17 +3,14 @@
 import corner
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.patheffects import withStroke
+
+from labtools.spectra import chips
 
 __all__ = [
-    "TITLES",
-    "UNITS",
-    "mark_lines",
-    "plot_corner",
-    "plot_kiel",
-    "plot_offset",
-    "plot_one_to_one",
-    "plot_spectrum",
-]
+    "TITLES", "UNITS", "chip_panels", "mark_lines", "plot_corner", "plot_curve", "plot_kiel", "plot_offset",
+    "plot_one_to_one", "plot_spectrum", "title",
+]  # fmt: skip
 
 TITLES = {
     "teff": r"$T_{\rm eff}$",
@@ -35,13 +32,7 @@ def title(label):
 
 def plot_corner(labels, survey, fig=None, **options):
     """Corner plot of a DataFrame of labels; contours hold 39 % and 86 % of the points (1 and 2 sigma in 2-D)."""
-    settings = {
-        "levels": (0.393, 0.865),
-        "color": "#0072B2",
-        "hist_kwargs": {"lw": 1.2},
-        "bins": 30,
-        "smooth": 0.8,
-    }
+    settings = {"levels": (0.393, 0.865), "color": "#0072B2", "hist_kwargs": {"lw": 1.2}, "bins": 30, "smooth": 0.8}
     with plt.rc_context({"figure.constrained_layout.use": False}):
         fig = corner.corner(
             labels.to_numpy(float), labels=[title(name) for name in labels], fig=fig, **settings | options
@@ -50,11 +41,31 @@ def plot_corner(labels, survey, fig=None, **options):
     return fig
 
 
+def chip_panels(wavelength, rows=1, **options):
+    """Figure and axes (rows, chips): a panel a chip of a wavelength grid (Angstrom), the y axis shared along a row."""
+    ends = [tuple(np.asarray(wavelength)[[chip.start, chip.stop - 1]]) for chip in chips(wavelength)]
+    fig, axs = plt.subplots(
+        rows, len(ends), sharex="col", sharey="row", squeeze=False, width_ratios=[b - a for a, b in ends], **options
+    )
+    for column, limits in zip(axs.T, ends, strict=True):
+        column[0].set(xlim=limits)
+    fig.supxlabel("vacuum wavelength [Å]", fontsize="medium")
+    return fig, axs
+
+
+def plot_curve(wavelength, values, axs, **style):
+    """Values against wavelength (Angstrom), on one or several axes, with a break at the gaps between chips."""
+    starts = [chip.start for chip in chips(wavelength)][1:]
+    x, y = (np.insert(np.asarray(column, float), starts, np.nan) for column in (wavelength, values))
+    for ax in np.ravel(axs):
+        ax.plot(x, y, **{"lw": 0.8} | style)
+
+
 def plot_spectrum(spectra, star, ax=None, **style):
     """One star's flux against wavelength (Angstrom), without its unusable pixels."""
     ax = ax or plt.gca()
     one = spectra.sel(star=star)
-    ax.plot(one.wavelength, one.flux.where(np.isfinite(one.error)), **{"lw": 0.8} | style)
+    plot_curve(one.wavelength, one.flux.where(np.isfinite(one.error)), ax, **style)
     ax.set(xlabel="vacuum wavelength [Å]")
     return ax
 
@@ -62,16 +73,17 @@ def plot_spectrum(spectra, star, ax=None, **style):
 def plot_kiel(labels, survey, isochrones=(), ax=None):
     """Kiel diagram: log g against Teff of a DataFrame of labels, coloured by [Fe/H], and isochrones on top.
 
-    isochrones : tables of `labtools.isochrones`; the giant branch is drawn as a line, helium burning dotted.
+    isochrones : tables of `labtools.isochrones`, in the colour of their [Fe/H]; helium burning is dotted.
     """
     ax = ax or plt.gca()
     dots = ax.scatter(labels.teff, labels.logg, c=labels.fe_h, s=10, lw=0, vmin=-1, vmax=0.5, rasterized=True)
-    for one, color in zip(isochrones, ("#D55E00", "#CC79A7", "k", "0.5"), strict=False):
+    for one in isochrones:
         name = f"{one.age.iloc[0]:.0f} Gyr, [Fe/H] = {one.feh_init.iloc[0]:+.1f}: {one.attrs['source']}"
         phase = one.phase if "phase" in one else one.eep.between(454, 604) * 2
+        look = {"color": dots.to_rgba(one.feh_init.iloc[0]), "lw": 2.2, "path_effects": [withStroke(linewidth=4)]}
         for number, style in ((2, "-"), (3, ":")):
             part = one.where(phase == number)
-            ax.plot(part.teff, part.log_g, style, color=color, lw=2.2, label=name if number == 2 else None)
+            ax.plot(part.teff, part.log_g, style, label=name if number == 2 else None, **look)
     ax.set(xlabel=title("teff"), ylabel=title("logg"), xlim=(5600, 3400), ylim=(4, 0))
     ax.set_title(f"{len(labels)} stars, {survey.title}")
     ax.legend(loc="lower right")
@@ -95,30 +107,35 @@ def plot_offset(spectra, names, ax=None, dashed=(), step=0.4):
     return ax
 
 
-def mark_lines(lines, ax=None, top=True, colors=ELEMENT_COLORS):
-    """Ticks at the vacuum wavelengths of lines: a DataFrame with species and wavelength (Angstrom)."""
+def mark_lines(lines, ax=None, top=True):
+    """Lines at their vacuum wavelengths: a DataFrame with species and wavelength (Angstrom).
+
+    top : short ticks at the upper edge, over the spectrum; otherwise dashed lines across the whole panel.
+    """
     ax = ax or plt.gca()
-    low, high = ax.get_xlim()
-    inside = lines[lines.wavelength.between(low, high)]
+    inside = lines[lines.wavelength.between(*ax.get_xlim())]
+    low, style = (0.94, {"lw": 2}) if top else (0, {"lw": 0.9, "ls": "--", "zorder": 0})
     for species, group in inside.groupby("species", sort=False):
-        style = {"color": colors.get(species, "0.5"), "ls": "--", "lw": 0.9, "zorder": 0}
+        color = ELEMENT_COLORS.get(species, "0.5")
         for number, wavelength in enumerate(group.wavelength):
-            ax.axvline(wavelength, label=species if number == 0 else None, **style)
-    if top and len(inside):
-        ax.legend(loc="lower right", ncols=3)
+            ax.axvline(wavelength, low, color=color, label=None if number else species, **style)
     return ax
 
 
-def plot_one_to_one(fitted, reference, label, axs, color=None, color_title=""):
-    """Fitted against reference values of one label, and their difference, on two axes; a colour for each star."""
+def plot_one_to_one(fitted, reference, label, axs, color=None, note=""):
+    """Fitted against reference values of one label, and their difference, on two axes.
+
+    color : a number for each star; the largest are drawn on top. note : text for the corner of the upper panel.
+    """
     upper, lower = axs
-    x, y = reference[label], fitted[label]
-    dots = upper.scatter(x, y, c=color, s=8, lw=0, rasterized=True)
-    lower.scatter(x, y - x, c=color, s=8, lw=0, rasterized=True)
+    stars = fitted.index if color is None else fitted.index[np.argsort(color, kind="stable")]
+    x, y = reference.loc[stars, label], fitted.loc[stars, label]
+    style = {"c": None if color is None else np.sort(color), "s": 8, "lw": 0, "rasterized": True}
+    upper.scatter(x, y, **style)
+    lower.scatter(x, y - x, **style)
     upper.axline((x.median(), x.median()), slope=1, color="k", lw=0.8)
+    upper.text(0.04, 0.96, note, transform=upper.transAxes, va="top", fontsize=10)
     lower.axhline(0, color="k", lw=0.8)
     upper.set(ylabel=f"fitted {title(label)}")
-    lower.set(xlabel=f"catalogue {title(label)}", ylabel="fitted − catalogue")
-    if color is not None and color_title:
-        plt.colorbar(dots, ax=list(axs), label=color_title)
+    lower.set(xlabel=f"catalogue {title(label)}", ylabel=f"fitted − catalogue [{UNITS.get(label, 'dex')}]")
     return axs

@@ -6,6 +6,7 @@ from astropy import constants, units
 
 __all__ = [
     "LABELS",
+    "bias_and_scatter",
     "count_cuts",
     "log_g",
     "select_giants",
@@ -105,3 +106,17 @@ def split_by_star(stars, seed, fraction=0.5):
     chosen = np.random.default_rng(seed).permutation(distinct)[: round(fraction * len(distinct))]
     first = stars.isin(chosen)
     return stars[first], stars[~first]
+
+
+def bias_and_scatter(fit, reference, labels=LABELS):
+    """How far the labels of two tables are apart, for the stars of the first.
+
+    Returns
+    -------
+    DataFrame, one row a label, of fit - reference: `mean` and `median`, `std`, and `1.4826 MAD`, the median absolute
+    deviation from the median scaled to the standard deviation of a normal distribution. Stars without a value are
+    left out; KeyError if the reference lacks a star.
+    """
+    off = fit[labels] - reference.loc[fit.index, labels]
+    spread = 1.4826 * (off - off.median()).abs().median()
+    return pd.DataFrame({"mean": off.mean(), "median": off.median(), "std": off.std(), "1.4826 MAD": spread})

@@ -48,9 +48,9 @@ class SimulatedSurvey(Survey):
         """What the data depend on: version, seed and line table."""
         return self._folder().name
 
-    def catalog(self):
-        """All stars of the survey, uncut: see `labtools.sdss.catalog.tidy`."""
-        catalog = read_tables(self._folder())
+    def catalog(self, raw=False):
+        """All stars of the survey, uncut, and `raw` with the archive's fillers: see `labtools.sdss.catalog.tidy`."""
+        catalog = read_tables(self._folder(), raw)
         catalog.attrs.update(survey=self.title, source=self.title)
         return catalog
 

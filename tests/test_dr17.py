@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from astropy.io import fits
 from sdss_server import bad_day, serving
 from tiny_archive import FIELDS, STARS, write_apstar, write_archive
 
@@ -95,6 +96,35 @@ def test_the_catalogue_is_asked_for_once(dr17, sdss, mirror):
     assert sdss.asked("x_results") == 2 * len(FIELDS)
     assert first.attrs["source"] == "CAS synspec"
     assert {"date", "query", "fields", "sha256", "rows"} <= set(first.attrs)
+
+
+def test_the_raw_catalogue_has_the_fillers_that_the_archive_sent(dr17, sdss, mirror):
+    raw, tidied = dr17.catalog(raw=True), dr17.catalog()
+    pd.testing.assert_frame_equal(by_name(raw), by_name(read_tables(mirror, raw=True)), check_names=False)
+    labels = ["teff", "logg", "fe_h", "mg_fe", "si_fe"]
+    assert (raw[labels] < -9000).any(axis=None)
+    assert raw[labels].notna().all(axis=None)
+    assert (tidied[labels].isna() == (raw[labels] < -9000)).all(axis=None)
+    assert sdss.asked("x_results") == 2 * len(FIELDS), "both come from one query"
+
+
+def by_name(table):
+    return table.sort_values(["field", "file"])
+
+
+def test_the_file_of_a_star_is_whole_and_named(dr17):
+    star = dr17.catalog().index[0]
+    path = dr17.path(star)
+    assert star in path.name
+    assert path == dr17.path(star)
+    assert fits.getheader(path)["OBJID"].strip() == star
+
+
+def test_a_star_of_which_only_arrays_are_kept_has_no_file(dr17):
+    star = dr17.catalog().index[0]
+    dr17.spectra([star], keep="arrays")
+    with pytest.raises(FileNotFoundError, match="LAB_KEEP"):
+        dr17.path(star)
 
 
 def test_a_damaged_catalogue_is_fetched_again(dr17):

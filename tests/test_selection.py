@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from labtools.selection import LABELS, count_cuts, log_g, select_giants, split_by_star
+from labtools.selection import LABELS, bias_and_scatter, count_cuts, log_g, select_giants, split_by_star
 
 GOOD = {"teff": 4700.0, "logg": 2.5, "fe_h": -0.1, "mg_fe": 0.1, "si_fe": 0.05, "snr": 120.0, "extratarg": 0}
 
@@ -80,3 +80,18 @@ def test_the_split_is_by_star_and_repeatable():
     assert split_by_star(stars, seed=3)[0].equals(first)
     assert not split_by_star(stars, seed=4)[0].equals(first)
     assert set(split_by_star(stars[::-1], seed=3)[0]) == set(first)
+
+
+def test_bias_and_scatter_of_a_known_difference_with_one_outlier():
+    rng = np.random.default_rng(5)
+    stars = [f"s{number}" for number in range(4001)]
+    reference = pd.DataFrame({"teff": rng.uniform(4000, 5000, 4001), "fe_h": rng.uniform(-1, 0, 4001)}, index=stars)
+    fit = reference.iloc[::-1] + rng.normal([20, -0.05], [10, 0.02], (4001, 2))
+    fit.loc["s7", "teff"] += 5000
+    table = bias_and_scatter(fit, reference, ["teff", "fe_h"])
+    assert table.loc["teff", "median"] == pytest.approx(20, abs=0.6)
+    assert table.loc["teff", "1.4826 MAD"] == pytest.approx(10, rel=0.05)
+    assert table.loc["teff", "std"] > 70, "the outlier moves this one"
+    assert table.loc["fe_h"].to_list() == pytest.approx([-0.05, -0.05, 0.02, 0.02], rel=0.05)
+    with pytest.raises(KeyError):
+        bias_and_scatter(fit, reference.drop("s3"), ["teff"])

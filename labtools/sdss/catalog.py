@@ -46,12 +46,13 @@ BACKOFF = 1.0  # seconds before the second attempt, doubled for each further one
 TIMEOUT = 120.0
 
 
-def tidy(table, source):
+def tidy(table, source, raw=False):
     """The catalogue as the lab uses it, from a table with the columns `COLUMNS` in any case and order.
 
     Returns a DataFrame indexed by `apogee_id` (which may repeat), names in lower case, flags and counts
     int64, all other numbers float64 with the fillers of the archive (not finite, or below -9000) as NaN. Rows
-    that are the same in every column, as a join on a repeated key makes them, are kept once.
+    that are the same in every column, as a join on a repeated key makes them, are kept once. With
+    `raw` the fillers stay as they are.
 
     Raises BadFile, beginning with `source`, if columns are missing or hold something else.
     """
@@ -60,11 +61,11 @@ def tidy(table, source):
     if missing or not table.columns.is_unique:
         what = f"has no column {', '.join(missing)}" if missing else "has two columns of one name"
         raise BadFile(f"{source}: the table {what}; its columns are {', '.join(table.columns[:8])} ...")
-    columns = {name: _column(table[name], name, source) for name in COLUMNS}
+    columns = {name: _column(table[name], name, source, raw) for name in COLUMNS}
     return pd.DataFrame(columns, index=table.index).drop_duplicates().set_index("apogee_id")
 
 
-def _column(values, name, source):
+def _column(values, name, source, raw):
     try:
         if name in TEXT:
             return values.fillna("").astype(str).str.strip()
@@ -73,7 +74,7 @@ def _column(values, name, source):
         numbers = pd.to_numeric(values.replace(["null", "NULL"], np.nan)).astype(float)
     except (TypeError, ValueError, OverflowError) as fault:
         raise BadFile(f"{source}: column {name} holds something else than it should ({fault})") from fault
-    return numbers.where(np.isfinite(numbers) & (numbers > -9000))
+    return numbers if raw else numbers.where(np.isfinite(numbers) & (numbers > -9000))
 
 
 def _integers(values):
@@ -98,7 +99,7 @@ def _quoted(name):
     return f"[{name}]" if name == "file" else name
 
 
-def query_catalog(fields=FIELDS):
+def query_catalog(fields=FIELDS, raw=False):
     """All stars of `fields` from SkyServer, by a query a field that a count checks, as a `tidy` DataFrame.
 
     Raises ArchiveError if the server does not answer, answers something else than the table, or has no star
@@ -111,7 +112,7 @@ def query_catalog(fields=FIELDS):
         raise ArchiveError(f"SkyServer has no star in {empty}: are the names of the fields right?")
     if empty:
         warnings.warn(f"SkyServer has no star in {empty}", stacklevel=3)
-    return tidy(pd.concat(tables, ignore_index=True), "SkyServer")
+    return tidy(pd.concat(tables, ignore_index=True), "SkyServer", raw)
 
 
 def query_fields():
@@ -163,7 +164,7 @@ def _plain(text, length=200):
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def read_allstar(path, fields=FIELDS):
+def read_allstar(path, fields=FIELDS, raw=False):
     """The catalogue from a downloaded allStar or allStarLite FITS file of DR17, read through a memory map.
 
     Only the needed columns of the rows in `fields` (None: of all rows) are copied out of the file, which may
@@ -184,7 +185,7 @@ def read_allstar(path, fields=FIELDS):
         raise BadFile(f"{path}: not a readable allStar file ({type(fault).__name__}: {fault})") from fault
     if table.empty:
         raise BadFile(f"{path}: no star of {', '.join(fields or ['any field'])} in it")
-    return tidy(table, source)
+    return tidy(table, source, raw)
 
 
 def _from_fits(data, name, rows):
@@ -195,7 +196,7 @@ def _from_fits(data, name, rows):
     return values.astype(str) if values.dtype.kind in "SU" else values.astype(values.dtype.newbyteorder("="))
 
 
-def read_tables(folder):
+def read_tables(folder, raw=False):
     """The catalogue from apogeeStar.csv and aspcapStar.csv in `folder`, joined as SkyServer joins them."""
     stars, labels = (
         pd.read_csv(Path(folder) / f"{name}.csv", dtype=dict.fromkeys([*TEXT, "aspcap_id"], str), **_CSV)
@@ -203,7 +204,7 @@ def read_tables(folder):
     )
     wanted = ["apstar_id", *(name for name in COLUMNS if name not in _OF_STAR)]
     joined = stars.merge(labels[[name for name in wanted if name in labels]], on="apstar_id")
-    return tidy(joined, str(folder))
+    return tidy(joined, str(folder), raw)
 
 
 def save_catalog(catalog, path, **about):
@@ -215,7 +216,7 @@ def save_catalog(catalog, path, **about):
         part.write_bytes(f"# {json.dumps(about)}\n{body}".encode())
 
 
-def load_catalog(path):
+def load_catalog(path, raw=False):
     """A catalogue that `save_catalog` wrote, described in `attrs`. Raises BadFile if it is damaged."""
     try:
         first, _, body = Path(path).read_bytes().decode().partition("\n")
@@ -225,6 +226,6 @@ def load_catalog(path):
         table = pd.read_csv(io.StringIO(body), dtype=dict.fromkeys(TEXT, str), **_CSV)
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise BadFile(f"{path}: damaged ({fault}); delete it and run this again") from fault
-    catalog = tidy(table, str(path))
+    catalog = tidy(table, str(path), raw)
     catalog.attrs.update(about)
     return catalog

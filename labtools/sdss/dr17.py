@@ -56,8 +56,8 @@ class SdssSurvey(Survey):
     def _folders(self):
         return [folder / self.name for folder in (self.root, *self.shared)]
 
-    def catalog(self):
-        """All stars of the lab's four fields, uncut: see `labtools.sdss.catalog.tidy`.
+    def catalog(self, raw=False):
+        """All stars of the lab's four fields, uncut, and `raw` with the archive's fillers: see `sdss.catalog.tidy`.
 
         They come from an allStar file of DR17 if one lies in the data folder (labels of the run
         synspec_rev1), else from SkyServer (run synspec); `attrs` says which, and when. LAB_FIELDS names other
@@ -66,7 +66,8 @@ class SdssSurvey(Survey):
         """
         named = setting("FIELDS")
         fields = None if named == "all" else tuple(filter(None, map(str.strip, named.split(",")))) or FIELDS
-        allstar, about = self.find("allStar*-dr17-*.fits"), {"survey": self.title, "fields": fields or "all"}
+        allstar = self.find("allStar*-dr17-*.fits")
+        about = {"survey": self.title, "fields": fields or "all", "fillers": "kept"}
         if allstar:
             size = allstar.stat().st_size
             about |= {"source": "SAS synspec_rev1", "query": f"{allstar.name}, {size} bytes"}
@@ -74,20 +75,20 @@ class SdssSurvey(Survey):
             about |= {"source": "CAS synspec", "query": sql_of("...")}
         name = f"catalog-{sha256(json.dumps(about).encode()).hexdigest()[:10]}.csv"
         server = "" if allstar else conf.skyserver_baseurl
-        kept = self._kept(name, server)
+        kept = self._kept(name, server, raw)
         if kept is not None:
             return kept
-        catalog = read_allstar(allstar, fields) if allstar else query_catalog(fields or query_fields())
+        catalog = read_allstar(allstar, fields, True) if allstar else query_catalog(fields or query_fields(), True)
         save_catalog(catalog, self.root / self.name / name, **about, server=server)
-        return load_catalog(self.root / self.name / name)
+        return load_catalog(self.root / self.name / name, raw)
 
-    def _kept(self, name, server):
+    def _kept(self, name, server, raw):
         """The catalogue in the cache, or None if there is none or it is damaged."""
         path = self.find(name)
         if not path:
             return None
         try:
-            catalog = load_catalog(path)
+            catalog = load_catalog(path, raw)
         except BadFile as fault:
             warnings.warn(f"{fault}; it is made again", stacklevel=3)
             return None

@@ -80,6 +80,18 @@ class Survey:
             attrs={"units": "1e-17 erg/s/cm2/Angstrom", "source": self.title, "missing": json.dumps(missing)},
         )
 
+    def path(self, star):
+        """Path of the apStar file of one star on this machine, fetched if it is not there.
+
+        Raises FileNotFoundError if only its arrays are kept here (LAB_KEEP=arrays), and as `spectra`.
+        """
+        self.spectra([star], keep="files")
+        copies = copies_of(place_of(self._rows([star]).iloc[0]), self._folders())
+        files = [path for path in copies if path.suffix == ".fits"]
+        if not files:
+            raise FileNotFoundError(f"of {star} only arrays are kept here (LAB_KEEP=arrays), not its FITS file")
+        return files[0]
+
     def _rows(self, ids):
         """Telescope, field, file and visits of each star, index unique and in the order of `ids`."""
         columns = ["telescope", "field", "file", "nvisits"]

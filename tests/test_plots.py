@@ -1,0 +1,65 @@
+"""What the shared figures draw: gaps stay open, what matters lies on top, colours mean what they say."""
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from labtools import plots
+from labtools.spectra import GRID, WAVELENGTH, chips
+
+WAVE = WAVELENGTH[GRID]
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    plt.switch_backend("agg")
+    yield
+    plt.close("all")
+
+
+def test_a_curve_is_broken_at_the_gaps_and_nowhere_else():
+    _fig, axs = plots.chip_panels(WAVE)
+    plots.plot_curve(WAVE, np.arange(WAVE.size), axs)
+    x, y = axs[0, 1].lines[0].get_data()
+    assert np.isnan(y).sum() == np.isnan(x).sum() == 2
+    np.testing.assert_array_equal(y[np.isfinite(y)], np.arange(WAVE.size))
+    assert [tuple(ax.get_xlim()) for ax in axs[0]] == [(WAVE[c][0], WAVE[c][-1]) for c in chips(WAVE)]
+
+
+def test_stars_of_large_colour_lie_on_top_and_stay_with_their_values():
+    stars = pd.Index(list("abc"))
+    fitted = pd.DataFrame({"teff": [1.0, 2.0, 3.0]}, index=stars)
+    reference = pd.DataFrame({"teff": [30.0, 20.0, 10.0]}, index=stars[::-1])
+    _, axs = plt.subplots(2)
+    plots.plot_one_to_one(fitted, reference, "teff", axs, color=pd.Series([5.0, 9.0, 7.0], index=stars), note="σ 3 K")
+    dots = axs[0].collections[0]
+    np.testing.assert_array_equal(dots.get_array(), [5, 7, 9])
+    np.testing.assert_array_equal(dots.get_offsets(), [[10, 1], [30, 3], [20, 2]])
+    np.testing.assert_array_equal(axs[1].collections[0].get_offsets()[:, 1], [-9, -27, -18])
+    assert axs[0].texts[0].get_text() == "σ 3 K"
+    assert "[K]" in axs[1].get_ylabel()
+
+
+@pytest.mark.parametrize("top", [True, False])
+def test_lines_are_marked_inside_the_panel_each_species_once_in_the_legend(top):
+    lines = pd.DataFrame({"species": ["Mg I", "Si I", "Mg I", "Si I"], "wavelength": [15745.0, 15750, 15753, 16000]})
+    ax = plt.gca()
+    ax.set(xlim=(15740, 15760))
+    plots.mark_lines(lines, ax, top=top)
+    assert sorted(line.get_xdata()[0] for line in ax.lines) == [15745, 15750, 15753]
+    assert ax.get_legend_handles_labels()[1] == ["Mg I", "Si I"]
+    assert {line.get_ydata()[0] > 0.9 for line in ax.lines} == {top}
+
+
+def test_isochrones_have_the_colour_of_their_metallicity():
+    branch = pd.DataFrame({"age": 6.0, "feh_init": -1.0, "phase": [2, 2], "teff": [5000.0, 4000], "log_g": [3.0, 1]})
+    branch.attrs["source"] = "made up"
+    stars = pd.DataFrame({"teff": [4800.0, 4700], "logg": [2.5, 2.4], "fe_h": [-1.0, 0.5]})
+    ax = plots.plot_kiel(stars, SimpleNamespace(title="a survey"), [branch])
+    ax.figure.draw_without_rendering()
+    star, line = ax.collections[0].get_facecolors()[0], ax.lines[0].get_color()
+    np.testing.assert_allclose(line, star)
+    assert "a survey" in ax.get_title()
