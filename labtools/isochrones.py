@@ -1,51 +1,32 @@
-"""Isochrones: MIST files read, fetched and interpolated; the giant branch, and a stand-in for want of a file.
+"""Isochrones: MIST files and the table that ships with the lab, read and interpolated; the giant branch.
 
 MIST: Dotter 2016, ApJS 222, 8; Choi et al. 2016, ApJ 823, 102; https://mist.science.
 """
 
 import io
 import re
-import tempfile
-import zipfile
-import zlib
-from itertools import islice
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
 
 import numpy as np
 import pandas as pd
-import requests
-from requests.adapters import HTTPAdapter
-from tqdm import tqdm
-from urllib3.util.retry import Retry
 
-from labtools.cache import writing
-from labtools.errors import BadFile, TransferError
-from labtools.sdss.http import fetch, new_session
-from labtools.settings import data_folders
+from labtools.errors import BadFile
+from labtools.settings import data_folders, table
 
-__all__ = [
-    "approximate_giant_branch",
-    "approximate_isochrone",
-    "best_isochrone",
-    "fetch_mist",
-    "giant_branch",
-    "isochrone",
-    "read_mist",
-]
+__all__ = ["best_isochrone", "giant_branch", "isochrone", "read_mist", "shipped_isochrones"]
 
 ADDRESS = "https://mist.science"
-RGB = 2  # `phase` from the end of the main sequence to the tip of the giant branch
-RGB_EEPS = (454, 604)  # the same in equivalent evolutionary points (Dotter 2016, table 2)
+TABLE = table("mist_v2.5.csv")
+RGB, CLUMP = 2, 3  # `phase`: end of the main sequence to tip of the giant branch; core helium burning
+RGB_EEPS = (454, 604)  # the same branch in equivalent evolutionary points (Dotter 2016, table 2)
 SAME = 0.005  # dex; ages and metallicities closer than this are one
-LIMIT = 64 * 2**20  # bytes
-_NAMES = {"[fe/h]_init": "feh_init", "[fe/h]": "feh"} | dict.fromkeys(
-    ("isochrone_age_yr", "log10_isochrone_age_yr"), "age"
-)
+NAMES = {"[fe/h]_init": "feh_init", "[fe/h]": "feh", "isochrone_age_yr": "age", "log10_isochrone_age_yr": "age"}
 
 
 def read_mist(path):
-    """Read a MIST `.iso` or `.iso.cmd` file with any number of ages and metallicities.
+    """Read a MIST `.iso` or `.iso.cmd` file with any number of ages.
 
     Returns
     -------
@@ -60,66 +41,50 @@ def read_mist(path):
     text = Path(path).read_text(encoding="ascii", errors="replace")
     if "MIST version number" not in text[:2000]:
         raise BadFile(f"{path} is not a MIST isochrone file; it begins with {text[:60]!r}")
-    columns, sizes, fehs = _headers(path, text)
-    rows = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    announced, sizes = (
+        [int(number) for number in re.findall(rf"^# number of {what}\s*=\s*(\d+)", text, re.MULTILINE)]
+        for what in ("isochrones", "EEPs, cols")
+    )
+    headers = {header.lower() for header in re.findall(r"^#\s*(EEP\s.*\S)", text, re.MULTILINE)}
+    if len(headers) != 1 or not len(sizes) == sum(announced):
+        raise BadFile(f"{path}: not {sum(announced)} isochrones of the same columns, as its header says: cut off?")
+    names = [NAMES.get(word, word) for word in headers.pop().split()]
     try:
-        numbers = pd.read_csv(io.StringIO(rows), sep=r"\s+", header=None, dtype=float)
+        points = pd.read_csv(io.StringIO(text), sep=r"\s+", header=None, comment="#", dtype=float)
     except ValueError as fault:
-        raise BadFile(f"{path}: there should be rows of {len(columns)} numbers ({fault})") from fault
-    if numbers.shape != (sum(sizes), len(columns)):
-        raise BadFile(f"{path} holds {numbers.shape}, not {sum(sizes)} rows of {len(columns)}: cut off?")
-    table = numbers.set_axis(columns, axis=1)
-    if "feh_init" not in table:
-        table["feh_init"] = np.repeat(fehs, sizes)
-    return _in_our_units(path, table, _describe(text))
+        raise BadFile(f"{path}: there should be rows of {len(names)} numbers ({fault})") from fault
+    if points.shape != (sum(sizes), len(names)):
+        raise BadFile(f"{path} holds {points.shape}, not {sum(sizes)} rows of {len(names)}: cut off?")
+    return _in_our_units(path, points.set_axis(names, axis=1), text)
 
 
-def _headers(path, text):
-    """Column names, and of every isochrone the number of rows and [Fe/H], from the headers of a MIST file."""
-    columns, sizes, fehs, announced, feh, composition = [], [], [], 0, np.nan, False
-    for line in re.findall(r"^#.*", text, re.MULTILINE):
-        words = line[1:].split()
-        if composition:
-            feh, composition = pd.to_numeric(words[2], errors="coerce") if len(words) == 5 else np.nan, False
-        elif "v/vcrit" in words:
-            composition = True
-        elif count := re.match(r"# number of isochrones\s*=\s*(\d+)", line):
-            announced += int(count[1])
-        elif count := re.match(r"# number of EEPs, cols\s*=\s*(\d+)", line):
-            sizes.append(int(count[1]))
-            fehs.append(feh)
-        elif words[:1] == ["EEP"]:
-            columns.append([_NAMES.get(word.lower(), word.lower()) for word in words])
-    if not sizes or not len(sizes) == len(columns) == announced:
-        raise BadFile(f"{path} has {len(sizes)} isochrones, its header announces {announced}: cut off?")
-    if any(names != columns[0] for names in columns):
-        raise BadFile(f"{path}: its isochrones have different columns; keep them in files of their own")
-    return columns[0], sizes, fehs
-
-
-def _in_our_units(path, table, source):
-    """A table of MIST rows with ages in Gyr and Teff in K, if all that is needed is there."""
-    needed = ["eep", "age", "feh_init", "log_teff", "log_g", *table.columns.intersection(["phase"])]
-    missing = [name for name in needed if name not in table]
-    if missing or not np.isfinite(table[needed].to_numpy()).all():
-        raise BadFile(f"{path}: {', '.join(missing) or 'a number'} is missing or not finite")
-    log_age = np.where(table["age"] < 100, table["age"], np.log10(table["age"].clip(lower=1)))
-    if not (table["log_teff"].between(2, 7).all() and (abs(log_age - 8) < 4).all()):
-        raise BadFile(f"{path} has temperatures or ages that no star has")
-    table["age"] = 10 ** (log_age - 9)
-    table["teff"] = 10 ** table["log_teff"]
-    table["eep"] = table["eep"].astype(int)
-    if table.duplicated(["age", "feh_init", "eep"]).any():
-        raise BadFile(f"{path} holds some of its isochrones twice")
-    table.attrs["source"] = source
-    return table
-
-
-def _describe(text):
-    """Which MIST a file is, e.g. "MIST v1.2, v/vcrit = 0.40"."""
+def _in_our_units(path, points, text):
+    """Points with ages in Gyr, Teff in K and [Fe/H], if all that is needed is there."""
     version = re.search(r"MIST version number\s*=\s*(\S+)", text)
-    rotation = re.search(r"v/vcrit\s*\n#(?:\s*\S+){4}\s+(\S+)", text)
-    return f"MIST v{version[1] if version else '?'}, v/vcrit = {rotation[1] if rotation else '?'}"
+    composition = re.findall(r"v/vcrit\s*\n#\s*\S+\s+\S+\s+(\S+)\s+\S+\s+(\S+)", text) or [("", "?")]
+    if "feh_init" not in points and len(composition) == 1:
+        points["feh_init"] = pd.to_numeric(composition[0][0], errors="coerce")
+    needed = ["eep", "age", "feh_init", "log_teff", "log_g", *points.columns.intersection(["phase"])]
+    missing = [name for name in needed if name not in points]
+    if missing or not np.isfinite(points[needed].to_numpy()).all():
+        raise BadFile(f"{path}: {', '.join(missing) or 'a number'} is missing or not finite")
+    log_age = np.where(points["age"] < 100, points["age"], np.log10(points["age"].clip(lower=1)))
+    if not (points["log_teff"].between(2, 7).all() and (abs(log_age - 8) < 4).all()):
+        raise BadFile(f"{path} has temperatures or ages that no star has")
+    points = points.assign(age=10 ** (log_age - 9), teff=10 ** points["log_teff"]).astype({"eep": int})
+    if points.duplicated(["age", "feh_init", "eep"]).any():
+        raise BadFile(f"{path} holds some of its isochrones twice")
+    points.attrs["source"] = f"MIST v{version[1] if version else '?'}, v/vcrit = {composition[0][1]}"
+    return points
+
+
+@lru_cache
+def shipped_isochrones():
+    """The isochrones that ship with the lab, as from `read_mist`: 2 to 12 Gyr, -2.5 <= [Fe/H] <= 0.5."""
+    points = pd.read_csv(TABLE)
+    points = points.assign(teff=10 ** points["log_teff"])
+    points.attrs["source"] = "MIST v2.5, v/vcrit = 0.40"
+    return points
 
 
 def isochrone(mist, age, feh):
@@ -129,42 +94,28 @@ def isochrone(mist, age, feh):
     each phase of evolution whole (Dotter 2016, section 2). Points that a neighbour lacks are left out.
     Raises ValueError outside the grid.
     """
-    fehs = _around(mist["feh_init"], feh, "[Fe/H]")
-    table = _between([_of_age(mist[mist["feh_init"] == grid], age) for grid in fehs], fehs, feh)
-    table.attrs = dict(mist.attrs)
-    return table
+    points = mist.assign(log_age=np.log10(mist["age"]).round(6))
+    points = _at(points, "feh_init", feh, ["log_age", "eep"])
+    points = _at(points, "log_age", np.log10(age) if age > 0 else np.nan, ["eep"])
+    one = points.assign(age=float(age), teff=10 ** points["log_teff"]).drop(columns="log_age")
+    one.attrs = dict(mist.attrs)
+    return one
 
 
-def _of_age(mist, age):
-    """The isochrone of one age (Gyr) from rows of one metallicity."""
-    log_age = np.log10(mist["age"])
-    wanted = np.log10(age) if age > 0 else np.nan
-    ages = _around(log_age, wanted, "log10 of age in Gyr")
-    return _between([mist[log_age == grid] for grid in ages], ages, wanted).assign(age=float(age))
-
-
-def _around(values, wanted, name):
-    """The one grid value that `wanted` lies on, or the two that it lies between."""
-    grid = np.unique(values)
+def _at(points, column, wanted, keys):
+    """Points at one value of `column`, interpolated between those of equal `keys`; `phase` is that of the nearer."""
+    grid = np.unique(points[column])
     if not grid[0] - SAME <= wanted <= grid[-1] + SAME:
-        raise ValueError(f"no isochrone for {name} = {wanted:.2f}: there are {grid[0]:.2f} to {grid[-1]:.2f}")
-    nearest = grid[np.argmin(np.abs(grid - wanted))]
-    above = np.searchsorted(grid, wanted)
-    return [nearest] if abs(nearest - wanted) < SAME else [grid[above - 1], grid[above]]
-
-
-def _between(parts, grid, wanted):
-    """One isochrone as it is, or two interpolated at fixed EEP; `phase` is that of the nearer one."""
-    low, high = parts[0].set_index("eep"), parts[-1].set_index("eep")
-    if len(parts) == 1:
-        return low.reset_index()
-    weight = (wanted - grid[0]) / (grid[1] - grid[0])
+        raise ValueError(f"no isochrone for {column} = {wanted:.2f}: there are {grid[0]:.2f} to {grid[-1]:.2f}")
+    ends = grid[grid <= wanted + SAME][-1], grid[grid >= wanted - SAME][0]
+    weight = (wanted - ends[0]) / (ends[1] - ends[0]) if ends[1] > ends[0] else 0.0
+    low, high = (points[points[column] == end].set_index(keys) for end in ends)
     common = low.index.intersection(high.index)
-    table = low.loc[common] * (1 - weight) + high.loc[common] * weight
-    table["teff"] = 10 ** table["log_teff"]
-    if "phase" in table:
-        table["phase"] = (high if weight > 0.5 else low).loc[common, "phase"]
-    return table.reset_index()
+    low, high = low.loc[common], high.loc[common]
+    between = low * (1 - weight) + high * weight
+    if "phase" in between:
+        between["phase"] = (high if weight > 0.5 else low)["phase"]
+    return between.reset_index()
 
 
 def giant_branch(one, logg):
@@ -178,138 +129,20 @@ def giant_branch(one, logg):
         raise ValueError("these are several isochrones: choose one with `isochrone(mist, age, feh)`")
     on_branch = one["phase"] == RGB if "phase" in one else one["eep"].between(*RGB_EEPS)
     g, t = one.loc[on_branch, ["log_g", "log_teff"]].to_numpy().T
-    onward = (g < _least_before(g)) & (t < _least_before(t))
+    onward = np.all([x < np.minimum.accumulate(np.r_[np.inf, x])[:-1] for x in (g, t)], axis=0)
     if onward.sum() < 2:
         raise ValueError("this isochrone has no red giant branch: it is too young, or a part of one")
-    g, t = g[onward][::-1], t[onward][::-1]
-    return 10 ** np.interp(np.asarray(logg, float), g, t, left=np.nan, right=np.nan)
-
-
-def _least_before(values):
-    return np.minimum.accumulate(np.concatenate([[np.inf], values]))[:-1]
-
-
-def approximate_giant_branch(logg, feh=0.0, age=6.0):
-    """Teff (K) along the red giant branch, for want of a MIST file; NaN outside its range. Arrays broadcast.
-
-    With g = log g - 2, f = [Fe/H], a = log10(age / 6 Gyr),
-
-        Teff = 4384.6 + 513.8 g - 49.4 g² - 14.2 g³ - f (394.3 - 28.7 g - 6.1 g² + 6.4 g³)
-               - f² (0.4 - 2.2 g - 13.0 g²) - a (127.1 + 65.1 g + 10.6 f),
-
-    a least-squares fit to the giant branches of the MIST v2.5 grid (v/vcrit = 0.4, no alpha enhancement).
-    Range: -1 <= [Fe/H] <= 0.5, 4.5 to 12.6 Gyr, log g from the tip, at 0.24 - 0.25 f - 0.50 a, to 3.5. In it
-    the fit is off by 10 K rms, by at most 24 K below log g = 3.3, and by up to 180 K at the foot of the most
-    metal-poor branches. MIST v1.2 is itself up to 110 K cooler than v2.5 at [Fe/H] = -1.
-    """
-    logg, f, age = np.broadcast_arrays(*(np.asarray(value, float) for value in (logg, feh, age)))
-    inside = (f >= -1 - SAME) & (f <= 0.5 + SAME) & (age >= 4.45) & (age <= 12.65)
-    g, a = logg - 2, np.log10(np.where(inside, age, 6.0) / 6)
-    inside = inside & (logg >= 0.24 - 0.25 * f - 0.50 * a) & (logg <= 3.5)
-    teff = 4384.6 + 513.8 * g - 49.4 * g**2 - 14.2 * g**3 - f * (394.3 - 28.7 * g - 6.1 * g**2 + 6.4 * g**3)
-    teff = teff - f**2 * (0.4 - 2.2 * g - 13.0 * g**2) - a * (127.1 + 65.1 * g + 10.6 * f)
-    return np.where(inside, teff, np.nan)
-
-
-def approximate_isochrone(age=6.0, feh=0.0):
-    """`approximate_giant_branch` as a table like one isochrone, but of the giant branch alone, foot to tip.
-
-    Columns `age`, `feh_init`, `log_g`, `teff`, `log_teff`, `phase` (all 2). ValueError outside the range.
-    """
-    logg = np.arange(3.5, -0.2, -0.02).round(2)
-    table = pd.DataFrame({"age": float(age), "feh_init": float(feh), "log_g": logg})
-    table["teff"] = approximate_giant_branch(logg, feh, age)
-    table = table.dropna().reset_index(drop=True)
-    if table.empty:
-        raise ValueError(f"no MIST file for {age} Gyr, [Fe/H] = {feh}, and the approximation ends before it")
-    table.attrs["source"] = "approximation to MIST v2.5"
-    return table.assign(log_teff=np.log10(table["teff"]), phase=RGB)
+    return 10 ** np.interp(np.asarray(logg, float), g[onward][::-1], t[onward][::-1], left=np.nan, right=np.nan)
 
 
 def best_isochrone(age=6.0, feh=0.0, folder=None):
-    """The isochrone of this age (Gyr) and [Fe/H] from a MIST file in `folder`, else the approximation to it.
+    """The isochrone of this age (Gyr) and [Fe/H] from a MIST file of one's own, else from the table that ships.
 
     `folder` None means `cache/mist` in LAB_DATA, or in `data` of the repository. `attrs["source"]` says which
-    of the two it is: print it on the figure. Raises BadFile for a damaged file.
+    of the two it is: print it on the figure. Raises BadFile for a damaged file, ValueError outside the table.
     """
-    for path in sorted(_mist_folder(folder).glob("*.iso*")):
-        table = read_mist(path)
-        try:
-            return isochrone(table, age, feh)
-        except ValueError:
-            continue
-    return approximate_isochrone(age, feh)
-
-
-def _mist_folder(folder):
-    return Path(folder) if folder else data_folders()[0] / "cache" / "mist"
-
-
-def fetch_mist(age=6.0, fehs=(0.0, -1.0), folder=None, version="1.2", address=ADDRESS, progress=True):
-    """Fetch isochrones from the MIST web interpolator, one small request for each [Fe/H]; return their paths.
-
-    What is in `folder` (see `best_isochrone`) is not asked for again. version : "1.2" or "2.5", both for
-    v/vcrit = 0.4 and no alpha enhancement. The archives of whole grids (7 GB for v2.5) are not needed.
-
-    The interpolator is a form that answers with a page that links to a zip archive; its fields are those that
-    public clients sent to mist.science in 2026. This could be tried against a stand-in for the server only.
-
-    Raises TransferError if the server does not give what was asked for; nothing is kept then.
-    """
-    paths = []
-    with new_session() as session:
-        again = Retry(3, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods={"POST"})
-        session.mount(address, HTTPAdapter(max_retries=again))
-        for feh in tqdm(fehs, desc="MIST isochrones", disable=not progress):
-            name = f"MIST_v{version}_feh_{'m' if feh < 0 else 'p'}{abs(feh):.2f}_{age:g}Gyr.iso.cmd"
-            paths.append(_mist_folder(folder) / name)
-            if not paths[-1].exists():
-                _fetch_one(session, address, age, feh, version, paths[-1])
-    return paths
-
-
-def _fetch_one(session, address, age, feh, version, path):
-    """Ask for one isochrone, fetch the archive it is in, and keep the file if it is the one wanted."""
-    link = urljoin(f"{address}/", _ask(session, address, age, feh, version))
-    if urlsplit(link)[:2] != urlsplit(address)[:2]:
-        raise TransferError(address, f"answers with a link to another place, {link}: not followed")
-    with tempfile.TemporaryDirectory() as folder:
-        archive = fetch(link, Path(folder) / "mist.zip", check=_unzip, session=session, limit=LIMIT)
-        content = _unzip(archive)
-    with writing(path) as part:
-        part.write_bytes(content)
-        try:
-            isochrone(read_mist(part), age, feh)
-        except ValueError as fault:
-            raise TransferError(link, f"not what was asked for: {fault}") from fault
-
-
-def _ask(session, address, age, feh, version):
-    """Fill in the form of the interpolator and return the link to the archive that it answers with."""
-    form = {"version": {"1.2": "MIST1", "2.5": "MIST2"}[version], "v_div_vcrit": "vvcrit0.4"}
-    form |= {"age_type": "single", "age_scale": "linear", "age_value": f"{age * 1e9:.6g}"}
-    form |= {"FeH_value": f"{feh:g}", "afe": "afep0.0", "alpha_value": "p0"}
-    form |= {"output_option": "photometry", "output": "UBVRIplus", "Av_value": "0"}
-    try:
-        with session.post(f"{address}/iso_form.php", data=form, timeout=(10, 120), stream=True) as answer:
-            answer.raise_for_status()
-            page = b"".join(islice(answer.iter_content(2**16), 16)).decode(errors="replace")
-    except requests.RequestException as fault:
-        raise TransferError(address, f"the MIST interpolator does not answer: {fault}") from fault
-    link = re.search(r'href\s*=\s*"([^"]+\.zip)"', page)
-    if not link:
-        said = " ".join(re.sub(r"<[^>]*>", " ", page).split())[:120]
-        raise TransferError(address, f"the MIST interpolator says {said!r}: try again in an hour")
-    return link[1]
-
-
-def _unzip(path):
-    """The bytes of the isochrone file in a zip archive; ValueError if it is damaged or holds no such file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if ".iso" in member.filename]
-            if len(members) != 1 or members[0].file_size > LIMIT:
-                raise ValueError(f"not an archive of one isochrone file: {archive.namelist()[:5]}")
-            return archive.read(members[0])
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as fault:
-        raise ValueError(f"not a whole zip archive ({fault})") from fault
+    for path in sorted((Path(folder) if folder else data_folders()[0] / "cache" / "mist").glob("*.iso*")):
+        points = read_mist(path)
+        with suppress(ValueError):
+            return isochrone(points, age, feh)
+    return isochrone(shipped_isochrones(), age, feh)

@@ -113,6 +113,35 @@ def test_rows_are_laid_out_as_in_dr17(images):
     assert not mask[1].any()
 
 
+def test_a_pixel_without_a_good_visit_counts_for_nothing(images):
+    """Bad in two visits for two reasons: no bit is shared, and only the error can say so."""
+    model, star, _ = images
+    star = star.copy()
+    star["nvisits"] = 2
+    hopeless = 0
+    for seed in range(20):
+        flux, error, mask = observe(model, star, np.random.default_rng(seed))
+        lost = (mask[2:] & 0xFF > 0).all(axis=0)
+        assert (error[0, lost] >= 1e10).all()
+        assert (flux[0, lost] == 0).all()
+        assert (error[0, ~lost] < 1e5).all()
+        hopeless += (lost & (mask[0] & int(LAB_BITS) == 0)).sum()
+    assert hopeless > 0, "the case occurs"
+
+
+def test_real_files_treat_such_pixels_so(shared_data):
+    several = 0
+    for path in (shared_data / "apstar-dr13").glob("*.fits"):
+        with fits.open(path) as hdus:
+            flux, error, mask = (np.atleast_2d(hdus[number].data) for number in (1, 2, 3))
+        if len(mask) > 1:
+            lost = (mask[2:] & 0xFF > 0).all(axis=0)
+            assert (error[0, lost] >= 1e10).all()
+            assert (flux[0, lost] == 0).all()
+            several += 1
+    assert several >= 3
+
+
 @pytest.fixture(scope="module")
 def survey():
     """The survey that the notebooks use too; written below the data folder if it is not there yet."""

@@ -40,6 +40,9 @@ SKY_LINES = np.array(
 TELLURIC = ((15680, 15790), (16000, 16090), (16430, 16470))
 """Rough ranges of absorption by carbon dioxide and methane in the air, Angstrom, observed frame."""
 
+NOTHING = 1e10
+"""The error of a pixel of which nothing is known, in real files too."""
+
 BAD = 0xFF
 """Pixels of a visit with one of these bits do not enter the combined spectrum."""
 
@@ -58,7 +61,9 @@ def observe(model, star, rng):
     -------
     flux, error (float32, 1e-17 erg/s/cm2/Angstrom) and mask (int32), (rows, 8575): as in DR17 row 0 is the combined
     spectrum with the bits that all visits share, row 1 another combination without a mask, or nothing if there was
-    one visit, then the visits.
+    one visit, then the visits. Of several visits only the good pixels are combined, and where there is none row 0 has
+    flux 0 and error 1e10, whatever its bits: visits may have lost a pixel for different reasons, which they do not
+    share. A single visit is kept as it is.
     """
     if star.peculiar == "wrong velocity":
         pixels = np.arange(WAVELENGTH.size)
@@ -66,12 +71,12 @@ def observe(model, star, rng):
     source = model * _throughput(star, rng)
     visits = [_visit(source, star, rng) for _ in range(int(star.nvisits))]
     flux, error, mask = (np.array(part) for part in zip(*visits, strict=True))
-    weight = np.where(mask & BAD == 0, 1 / error**2, 0)
+    weight = np.where((mask & BAD == 0) | (len(visits) == 1), 1 / error**2, 0)
     total = weight.sum(axis=0)
     seen = total > 0
     safe = np.where(seen, total, 1)
-    combined = np.where(seen, (weight * flux).sum(axis=0) / safe, flux[0])
-    sigma = np.where(seen, 1 / np.sqrt(safe), error[0])
+    combined = (weight * flux).sum(axis=0) / safe
+    sigma = np.where(seen, 1 / np.sqrt(safe), NOTHING)
     shared = np.bitwise_and.reduce(mask, axis=0)
     if star.nvisits == 1:
         nothing = np.zeros(WAVELENGTH.size)
@@ -128,7 +133,7 @@ def _without_gaps(flux, error, mask, shift):
         recorded[first + shift : last + shift + 1] = True
     return (
         np.where(recorded, flux, 0),
-        np.where(recorded, error, 1e10),
+        np.where(recorded, error, NOTHING),
         np.where(recorded, mask, 1).astype("i4"),
     )
 
