@@ -83,7 +83,7 @@ def plot_kiel(labels, survey, isochrones=(), ax=None):
         phase = one.phase if "phase" in one else one.eep.between(454, 604) * 2
         look = {
             "color": dots.to_rgba(one.feh_init.iloc[0]),
-            "path_effects": [withStroke(linewidth=3.6, foreground="w")],
+            "path_effects": [withStroke(linewidth=3, foreground="k")],
         }
         for number, first, style in ((2, 0, "-"), (3, 631, ":")):
             part = one.where((phase == number) & (one.eep >= first if "eep" in one else True))
