@@ -49,7 +49,7 @@ def chip_panels(wavelength, rows=1, **options):
     )
     for column, limits in zip(axs.T, ends, strict=True):
         column[0].set(xlim=limits)
-    fig.supxlabel("vacuum wavelength [Å]", fontsize="medium")
+    axs[-1, len(ends) // 2].set(xlabel="vacuum wavelength [Å]")
     return fig, axs
 
 

@@ -174,10 +174,10 @@ def test_saving_and_loading(taught, tmp_path):
     for part in ("theta", "s2", "offset", "scale", "wavelength", "examples"):
         np.testing.assert_array_equal(getattr(copy, part), getattr(model, part))
     np.savez(tmp_path / "other.npz", theta=model.theta)
-    with pytest.raises(ValueError, match="not a Cannon"):
+    with pytest.raises(ValueError, match="other.npz is damaged"):
         Cannon.load(tmp_path / "other.npz")
     np.savez(tmp_path / "pickle.npz", theta=np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="not a Cannon"):
+    with pytest.raises(ValueError, match="pickle.npz is damaged"):
         Cannon.load(tmp_path / "pickle.npz")
 
 
