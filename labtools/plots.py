@@ -8,8 +8,8 @@ from matplotlib.patheffects import withStroke
 from labtools.spectra import chips
 
 __all__ = [
-    "TITLES", "UNITS", "chip_panels", "mark_lines", "plot_corner", "plot_curve", "plot_kiel", "plot_one_to_one",
-    "plot_spectrum", "title",
+    "TITLES", "UNITS", "chip_panels", "mark_lines", "plot_corner", "plot_curve", "plot_kiel", "plot_offset",
+    "plot_one_to_one", "plot_spectrum", "title",
 ]  # fmt: skip
 
 TITLES = {
@@ -73,21 +73,41 @@ def plot_spectrum(spectra, star, ax=None, **style):
 def plot_kiel(labels, survey, isochrones=(), ax=None):
     """Kiel diagram: log g against Teff of a DataFrame of labels, coloured by [Fe/H], and isochrones on top.
 
-    isochrones : tables of `labtools.isochrones`, in the colour of their [Fe/H]; helium burning is dotted.
+    isochrones : tables of `labtools.isochrones`, in the colour of their [Fe/H]; helium burning is dotted, from where
+    it has become steady (EEP 631, Dotter 2016), without the quick way down from the tip.
     """
     ax = ax or plt.gca()
     dots = ax.scatter(labels.teff, labels.logg, c=labels.fe_h, s=10, lw=0, vmin=-1, vmax=0.5, rasterized=True)
     for one in isochrones:
         name = f"{one.age.iloc[0]:.0f} Gyr, [Fe/H] = {one.feh_init.iloc[0]:+.1f}: {one.attrs['source']}"
         phase = one.phase if "phase" in one else one.eep.between(454, 604) * 2
-        look = {"color": dots.to_rgba(one.feh_init.iloc[0]), "lw": 2.2, "path_effects": [withStroke(linewidth=4)]}
-        for number, style in ((2, "-"), (3, ":")):
-            part = one.where(phase == number)
-            ax.plot(part.teff, part.log_g, style, label=name if number == 2 else None, **look)
-    ax.set(xlabel=title("teff"), ylabel=title("logg"), xlim=(5600, 3400), ylim=(4, 0))
+        look = {
+            "color": dots.to_rgba(one.feh_init.iloc[0]),
+            "path_effects": [withStroke(linewidth=3, foreground="k")],
+        }
+        for number, first, style in ((2, 0, "-"), (3, 631, ":")):
+            part = one.where((phase == number) & (one.eep >= first if "eep" in one else True))
+            ax.plot(part.teff, part.log_g, style, lw=2, label=name if number == 2 else None, **look)
+    ax.set(xlabel=title("teff"), ylabel=title("logg"), xlim=(5600, 3300), ylim=(4, 0))
     ax.set_title(f"{len(labels)} stars, {survey.title}")
     ax.legend(loc="lower right")
     plt.colorbar(dots, ax=ax, label=title("fe_h"))
+    return ax
+
+
+def plot_offset(spectra, names, ax=None, dashed=(), step=0.4):
+    """Spectra (star, wavelength) one above the other, `step` apart, each with its name at the right end.
+
+    dashed : which of them to draw dashed, one truth value a star; none by default.
+    """
+    ax = ax or plt.gca()
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.8, len(spectra)))
+    for number, (flux, name, color) in enumerate(zip(spectra, names, colors, strict=True)):
+        style = "--" if len(dashed) and np.asarray(dashed)[number] else "-"
+        ax.plot(spectra.wavelength, flux + step * number, style, color=color, lw=1.1)
+        ax.annotate(name, (1.01, 1 + step * number), xycoords=("axes fraction", "data"), va="center", fontsize=10)
+    ends = spectra.wavelength.values[[0, -1]]
+    ax.set(xlim=ends, xlabel="vacuum wavelength [Å]", ylabel=f"normalized flux + {step} a step")
     return ax
 
 
