@@ -42,7 +42,7 @@ class Survey:
         """Where data may be: `root`, and the shared folders."""
         return [self.root, *self.shared]
 
-    def spectra(self, ids, keep=None):
+    def spectra(self, ids, keep=None, share=SHARE):
         """Raw combined spectra of the stars `ids`, in this order, with a progress bar.
 
         Parameters
@@ -52,6 +52,7 @@ class Survey:
             SNR.
         keep : "files" keeps downloaded FITS files, "arrays" only what is extracted from them, some 30 times
             smaller; None takes LAB_KEEP from the environment, or "files".
+        share : of the spectra asked for; with fewer this raises.
 
         Returns
         -------
@@ -62,14 +63,14 @@ class Survey:
         Raises
         ------
         ValueError without ids, KeyError for an id that is not in the catalogue, ArchiveError if fewer than
-        half of the spectra are to be had or the network fails, CacheError if the cache cannot be written.
+        `share` of the spectra are to be had or the network fails, CacheError if the cache cannot be written.
         """
         rows = self._rows(ids)
         keep = keep or setting("KEEP", "files")
         if keep not in ("files", "arrays"):
             raise ValueError(f"keep (or LAB_KEEP) is 'files' or 'arrays', not {keep!r}")
         arrays, missing, later = self._collect(rows, keep)
-        _report(missing, later, len(rows))
+        _report(missing, later, len(rows), share)
         dims, found = ("star", "wavelength"), ~rows.index.isin(missing)
         return xr.Dataset(
             {name: (dims, array[found] if missing else array) for name, array in arrays.items()},
@@ -158,7 +159,7 @@ def left_out(spectra):
     return pd.DataFrame({"star": list(missing), "reason": list(missing.values())})
 
 
-def _report(missing, later, asked):
+def _report(missing, later, asked, share):
     """Warn of what is left out, in one table; raise ArchiveError if it is too much."""
     if not missing:
         return
@@ -171,9 +172,9 @@ def _report(missing, later, asked):
             f"{later} of {asked} spectra could not be fetched now. What has arrived is kept: see to the "
             f"network (python -m labtools doctor), then run this again.\n{table}"
         )
-    if found < SHARE * asked:
+    if found < share * asked:
         raise ArchiveError(
-            f"only {found} of {asked} spectra are there, fewer than {SHARE:.0%}: too few to go on with. "
+            f"only {found} of {asked} spectra are there, fewer than {share:.0%}: too few to go on with. "
             f"Is the archive complete, and the catalogue of the same release?\n{table}"
         )
     warnings.warn(f"{len(missing)} of {asked} spectra are left out:\n{table}", stacklevel=3)
