@@ -1,19 +1,19 @@
-"""The Cannon (Ness et al. 2015, ApJ 808, 16): spectra as quadratic functions of labels, learned from examples.
+"""The Cannon (Ness et al. 2015, ApJ 808, 16): spectra as polynomials of labels, learned from examples.
 
 At every wavelength the flux of a star with K labels is f = v·θ + noise, where the design vector v holds 1, the
-scaled labels and all their products (T = 1 + K + K(K+1)/2 terms), and the variance of the noise is σ² + s²: the
-error of that pixel and an intrinsic scatter of the model.
+scaled labels and all their products (for a quadratic model T = 1 + K + K(K+1)/2 terms), and the variance of the noise
+is σ² + s²: the error of that pixel and an intrinsic scatter of the model.
 """
 
-import io
 import warnings
 from dataclasses import dataclass, fields
-from pathlib import Path
+from math import comb
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from labtools import npz
 from labtools.cache import writing
 from labtools.errors import BadFile
 from labtools.quadratic import (
@@ -22,13 +22,19 @@ from labtools.quadratic import (
     departure,
     design,
     design_slopes,
+    marginalize,
     maximize_pixels,
     minimize,
+    quadratic_forms,
     slope_and_curvature,
-    symmetric,
 )
+from labtools.selection import split_by_star
+from labtools.spectra import by_star
+from labtools.teaching import CHUNK, aligned_labels, check_training, chunks, flux_and_variance, some, turn
 
-__all__ = ["Cannon", "design", "design_slopes"]
+__all__ = ["Cannon", "design", "design_slopes", "ridge_scores"]
+
+LARGEST = 1 << 30  # bytes of a file that may be a model
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,11 +42,13 @@ class Cannon:
     """A trained model.
 
     labels : names of the K labels.
-    offset, scale : (K,) so that the scaled label is (label - offset) / scale.
+    offset, scale : (K,) so that the scaled label is (label - offset) / scale, or (5040 / label - offset) / scale for
+        the labels in `reciprocal`.
     wavelength : (L,) Angstrom.
     theta : (L, T) coefficients of the design vector; 1, 0, 0, ... where a pixel could not be trained.
     s2 : (L,) variance of the intrinsic scatter; infinite where a pixel could not be trained.
     examples : (N, K) scaled labels of the training set: starting points, and the region where the model holds.
+    degree : the highest power of labels in the design vector.
     """
 
     labels: tuple
@@ -50,55 +58,85 @@ class Cannon:
     theta: np.ndarray
     s2: np.ndarray
     examples: np.ndarray
+    degree: int = 2
+    reciprocal: tuple = ()
 
     def __repr__(self):
         trained = np.isfinite(self.s2).sum()
+        names = (f"5040/{name}" if name in self.reciprocal else name for name in self.labels)
         return (
-            f"Cannon({', '.join(self.labels)}; {self.theta.shape[1]} terms, {trained} of {self.s2.size} pixels, "
+            f"Cannon({', '.join(names)}; {self.theta.shape[1]} terms, {trained} of {self.s2.size} pixels, "
             f"{len(self.examples)} training stars)"
         )
 
     @classmethod
-    def train(cls, spectra, labels):
+    def train(cls, spectra, labels, degree=2, ridge=0.0, reciprocal=()):
         """Fit coefficients and scatter of every pixel by maximum likelihood (Ness et al. 2015, eq. 7-8).
 
         For a given s² the coefficients are weighted least squares; for given coefficients the likelihood has one
-        dimension, ln s², and an analytic slope ½ Σ s²(w²r² - w) with w = 1/(σ²+s²). The two steps are repeated,
-        for all pixels at once, until s² stands still.
+        dimension, ln s², and an analytic slope ½ Σ s²(w²r² - w) with w = 1/(σ²+s²). Steps in both, by turns, lead
+        to the maximum. Each pixel is read once when it is trained, so that spectra on disk (dask, zarr) do.
 
         Parameters
         ----------
         spectra : Dataset, normalized `flux` and `error` (star, wavelength); error = inf leaves a pixel out.
         labels : DataFrame indexed like `star`, one column a label, any number of labels, in any units.
+        degree : highest power of the labels: 1, 2 or 3.
+        ridge : how strongly products of labels are held near 0, as a share of the data's weight (`ridge_scores`).
+        reciprocal : labels that enter as 5040 / label, such as a temperature in K.
 
         Raises
         ------
-        ValueError if labels are missing, not finite, constant or linearly dependent, if there are fewer than twice
-        as many stars as coefficients, or if a star has no usable pixel.
+        ValueError if labels are no numbers, missing, fillers, constant or linearly dependent, if there are fewer than
+        twice as many stars as coefficients, if a star has no usable pixel, or if spectra are not normalized.
         """
-        y = _aligned_labels(spectra, labels)
+        if degree not in (1, 2, 3) or not ridge >= 0:
+            raise ValueError(f"degree must be 1, 2 or 3 and ridge not negative; they are {degree} and {ridge}")
+        spectra = by_star(spectra)
+        y = aligned_labels(spectra, labels, reciprocal)
         offset, scale = y.mean(axis=0), y.std(axis=0)
         x = (y - offset) / np.where(scale > 0, scale, 1)
-        v = design(x)
-        _check_training(spectra, labels.columns, x, v, scale)
-        flux, variance = _flux_and_variance(spectra)
-        theta, s2 = maximize_pixels(v, flux, variance)
-        return cls(tuple(labels.columns), offset, scale, spectra.wavelength.values.astype(float), theta, s2, x)
+        v = design(x, degree)
+        check_training(spectra, labels.columns, x, v, scale)
+
+        def block(pixels):
+            flux, variance = flux_and_variance(spectra.isel(wavelength=pixels))
+            return np.ascontiguousarray(flux.T), np.ascontiguousarray(variance.T)
+
+        penalty = ridge * (np.arange(v.shape[1]) > x.shape[1])
+        theta, s2 = maximize_pixels(v, block, spectra.sizes["wavelength"], penalty)
+        wavelength = spectra.wavelength.values.astype(float)
+        return cls(tuple(labels.columns), offset, scale, wavelength, theta, s2, x, degree, tuple(reciprocal))
 
     def predict(self, labels):
-        """Model flux, DataArray (star, wavelength), for the stars of a DataFrame with a column for each label."""
-        flux = design(self._scaled(labels)) @ self.theta.T
-        return xr.DataArray(flux, coords={"star": labels.index.values, "wavelength": self.wavelength})
+        """Model flux, DataArray (star, wavelength), for a DataFrame with a column for each label, or one row of it.
+
+        A warning names stars whose labels lie outside the training set, as `extrapolates` says it.
+        """
+        stars, x = self._checked(labels)
+        flux = design(x, self.degree) @ self.theta.T
+        return xr.DataArray(flux, coords={"star": stars.values, "wavelength": self.wavelength})
 
     def gradient(self, labels):
         """Derivative of the model flux, DataArray (star, label, wavelength), per unit of each label."""
-        slopes = design_slopes(self._scaled(labels)) / self.scale
+        stars, x = self._checked(labels)
+        slopes = design_slopes(x, self.degree) / self.units(x)[:, None]
         return xr.DataArray(
             np.einsum("ntk,lt->nkl", slopes, self.theta, optimize=True),
-            coords={"star": labels.index.values, "label": list(self.labels), "wavelength": self.wavelength},
+            coords={"star": stars.values, "label": list(self.labels), "wavelength": self.wavelength},
         )
 
-    def quadratic_form(self, spectra, chunk=500):
+    def distance(self, labels):
+        """Mahalanobis distance of labels (DataFrame) from the training set: Series indexed by star."""
+        stars, x = self._checked(labels, warn=False)
+        return pd.Series(self._distance(x), stars, name="distance")
+
+    def extrapolates(self, labels):
+        """Whether labels lie further from the training set than any of its stars: boolean Series indexed by star."""
+        stars, x = self._checked(labels, warn=False)
+        return pd.Series(self._outside(x), stars, name="extrapolated")
+
+    def quadratic_form(self, spectra, chunk=CHUNK):
         """The likelihood of each star as a quadratic form of its design vector v: χ² = vᵀAv - 2bᵀv + c.
 
         It is exact, because the weights 1/(σ²+s²) do not depend on the labels.
@@ -107,80 +145,121 @@ class Cannon:
         -------
         A (star, T, T), b (star, T), c (star,), and the number of pixels that count (star,).
         """
-        if not spectra.sizes["star"]:
-            raise ValueError("there is no star in these spectra")
-        if not np.array_equal(spectra.wavelength.values, self.wavelength):
-            raise ValueError("the spectra are not on the wavelengths of the model: normalize them on the same grid")
-        i, j = np.triu_indices(self.theta.shape[1])
-        products = self.theta[:, i] * self.theta[:, j]
-        parts = []
-        for start in range(0, spectra.sizes["star"], chunk):
-            flux, variance = _flux_and_variance(spectra.isel(star=slice(start, start + chunk)))
-            weight = 1 / (variance + self.s2)
-            weighted = weight * flux
-            a = symmetric(weight @ products, i, j)
-            parts.append((a, weighted @ self.theta, np.vecdot(weighted, flux), np.count_nonzero(weight, axis=1)))
-        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+        return tuple(np.concatenate(part) for part in zip(*self._forms(spectra, None, chunk), strict=True))
 
-    def fit(self, spectra, starts=3):
+    def likelihood(self, spectra, x0, modes=None):
+        """The log-likelihood of each star near scaled labels x0 (star, K): ln L = constant + rᵀd - ½dᵀAd.
+
+        Here d = v(x) - v(x0): no digits are lost to what all models have in common. With `modes` their amplitudes are
+        integrated out. NaN in x0 counts as the mean star.
+
+        Returns
+        -------
+        A (star, T, T), r (star, T), constant (star,).
+        """
+        spectra, v0, logs = by_star(spectra), design(np.nan_to_num(x0), self.degree), []
+
+        def residuals():
+            for start, (flux, variance) in zip(range(0, len(v0), CHUNK), chunks(spectra, CHUNK), strict=True):
+                total = variance + self.s2
+                counts = np.isfinite(total)
+                logs.append(np.log(2 * np.pi * total, where=counts, out=np.zeros_like(total)).sum(axis=1))
+                yield flux - v0[start : start + CHUNK] @ self.theta.T, variance
+
+        forms = quadratic_forms(self.coefficients(modes), self.s2, residuals())
+        a, r, c, _ = (np.concatenate(part) for part in zip(*forms, strict=True))
+        logs = np.concatenate(logs)
+        if modes is not None:
+            a, r, c, more = marginalize(a, r, c, self.theta.shape[1])
+            logs += more
+        return a, r, -(c + logs) / 2
+
+    def fit(self, spectra, starts=3, modes=None, covariance=False):
         """Labels of stars, by least squares.
 
-        All stars are fitted together by damped Newton steps on their quadratic forms. To keep out of local minima each
-        star starts from `starts` places: the training stars whose model spectra fit it best, the second and later ones
-        at least one standard deviation away from those before.
+        Damped Newton steps on the quadratic forms of many stars together. To keep out of local minima each star starts
+        from `starts` places: the training stars, of a selection of 200, whose model spectra fit it best, the second and
+        later ones at least one standard deviation away from those before.
+
+        Parameters
+        ----------
+        modes : DataArray of `labtools.coverage.residual_modes`: patterns of pixels that the fit does not trust.
+        covariance : whether to return that of the labels too, DataArray (star, label, other).
 
         Returns
         -------
         DataFrame indexed by star: the labels, `<label>_err` (from the curvature of χ²), `chi2`, `n_pixels`,
         `converged` (the slope of χ² vanished), `agree` (how many starts ended in the same minimum) and
-        `extrapolated` (the labels lie further from the training set than any of its stars, by Mahalanobis distance).
-        A star without a usable pixel has NaN labels and converged = False.
+        `extrapolated` (see `extrapolates`). A star without a usable pixel has NaN labels and converged = False.
 
         Raises
         ------
         ValueError if the wavelengths differ from the model's or no star has a usable pixel.
         """
-        a, b, c, n_pixels = self.quadratic_form(spectra)
-        usable = n_pixels > len(self.labels)
-        if not usable.any():
-            raise ValueError(f"no usable pixel in {_some(spectra.star.values)}: nothing to fit")
-        if not usable.all():
-            names = _some(spectra.star.values[~usable])
-            warnings.warn(f"no usable pixel in {names}: their labels are NaN", stacklevel=2)
-        a, b, c = about_the_mean(a[usable], b[usable], c[usable])
-        trials = np.stack([minimize(a, b, c, x) for x in self._starting_points(a, b, c, starts)])
-        chi2 = np.stack([chi_square(a, b, c, x) for x in trials])
-        best = np.argmin(chi2, axis=0)
-        x = trials[best, np.arange(len(best))]
-        result = self._table(x, *slope_and_curvature(a, b, x))
-        result.insert(2 * len(self.labels), "chi2", chi2.min(axis=0))
-        result.insert(2 * len(self.labels) + 1, "n_pixels", n_pixels[usable])
-        result["agree"] = (chi2 - chi2.min(axis=0) < 1e-3).sum(axis=0)
-        result["extrapolated"] = self._distance(x) > self._distance(self.examples).max()
-        result.index = pd.Index(spectra.star.values[usable], name="star")
+        spectra, names, candidates = by_star(spectra), list(self.labels), _spread_out(self.examples)
+        tables, covariances, first = [], [], 0
+        for form in self._forms(spectra, modes):
+            table, one = self._fit(*form, candidates, starts)
+            tables.append(table.set_index(table.index + first))
+            covariances.append(one)
+            first += len(one)
+        table, stars = pd.concat(tables), spectra.star.values
+        if table.empty:
+            raise ValueError(f"no usable pixel in {some(stars)}: nothing to fit")
+        if len(table) < len(stars):
+            blind = np.delete(stars, table.index)
+            warnings.warn(f"no usable pixel in {some(blind)}: their labels are NaN", stacklevel=2)
         flags = {"n_pixels": 0, "converged": False, "agree": 0, "extrapolated": False}
-        types = result.dtypes[list(flags)]
-        return result.reindex(spectra.star.values).fillna(flags).astype(types).rename_axis("star")
+        types = table.dtypes[list(flags)]
+        table = table.reindex(range(len(stars))).fillna(flags).astype(types).set_index(pd.Index(stars, name="star"))
+        if not covariance:
+            return table
+        coords = {"star": stars, "label": names, "other": names}
+        return table, xr.DataArray(np.concatenate(covariances), coords=coords)
+
+    def _fit(self, a, b, c, n_pixels, candidates, starts):
+        """Table of the stars that have pixels, indexed by number, and covariances (star, K, K) of all."""
+        usable, k = n_pixels > len(self.labels), len(self.labels)
+        a, b, c = about_the_mean(a[usable], b[usable], c[usable])
+        points = _starting_points(a, b, c, departure(candidates, self.degree), candidates, starts)
+        trials = np.stack([minimize(a, b, c, x, self.degree) for x in points])
+        chi2 = np.stack([chi_square(a, b, c, x, self.degree) for x in trials])
+        x = trials[np.argmin(chi2, axis=0), np.arange(len(a))]
+        slope, curvature, _ = slope_and_curvature(a, b, x, self.degree)
+        inverse, units, covariance = (
+            np.linalg.pinv(curvature, hermitian=True),
+            self.units(x),
+            np.full((len(usable), k, k), np.nan),
+        )
+        covariance[usable] = inverse * units[:, :, None] * units[:, None]
+        errors = np.sqrt(np.diagonal(covariance[usable], axis1=1, axis2=2))
+        table = pd.DataFrame(
+            np.hstack([self.unscaled(x), errors]),
+            np.flatnonzero(usable),
+            [*self.labels, *(f"{name}_err" for name in self.labels)],
+        )
+        return table.assign(
+            chi2=chi2.min(axis=0),
+            n_pixels=n_pixels[usable],
+            converged=np.vecdot(slope, np.matvec(inverse, slope)) < 1e-6,
+            agree=(chi2 - chi2.min(axis=0) < 1e-3).sum(axis=0),
+            extrapolated=self._outside(x),
+        ), covariance
 
     def to_bytes(self):
         """The model as the content of an .npz file."""
-        file = io.BytesIO()
-        np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
-        return file.getvalue()
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return npz.pack(**parts | {"reciprocal": self._turned})
 
     @classmethod
     def from_bytes(cls, content, source="this file"):
         """The model that `to_bytes` wrote; BadFile, naming the `source`, if it is something else or damaged."""
-        names = [field.name for field in fields(cls)]
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                if set(file.files) != set(names):
-                    raise ValueError(f"it holds {sorted(file.files)}, not {sorted(names)}")
-                parts = {name: file[name] for name in names}
-            _check_shapes(**parts)
-        except Exception as fault:  # numpy and zipfile raise many kinds on damaged files
-            raise BadFile(f"{source} is no trained Cannon: {fault}") from fault
-        return cls(**parts | {"labels": tuple(map(str, parts["labels"]))})
+        parts = npz.unpack(content, [field.name for field in fields(cls)], source)
+        if fault := _fault(**parts):
+            raise BadFile(f"{source} is no trained Cannon: {fault}")
+        labels = tuple(map(str, parts["labels"]))
+        reciprocal = tuple(name for name, turned in zip(labels, parts["reciprocal"], strict=True) if turned)
+        return cls(**parts | {"labels": labels, "degree": int(parts["degree"]), "reciprocal": reciprocal})
 
     def save(self, path):
         """Write the model to one .npz file, which appears whole or not at all."""
@@ -189,96 +268,127 @@ class Cannon:
 
     @classmethod
     def load(cls, path):
-        """Read a model that `save` wrote; BadFile if the file holds something else."""
-        return cls.from_bytes(Path(path).read_bytes(), path)
+        """Read a model that `save` wrote; BadFile if the file holds something else, or what an older version wrote."""
+        with open(path, "rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise BadFile(f"{path} is no trained Cannon: it is larger than {LARGEST} bytes")
+        return cls.from_bytes(content, path)
 
-    def _scaled(self, labels):
-        missing = [name for name in self.labels if name not in labels]
+    def scaled(self, y):
+        """Scaled labels of labels y (..., K) in the order of the model."""
+        return (turn(y, self._turned) - self.offset) / self.scale
+
+    def unscaled(self, x):
+        """Labels (..., K) in their own units, of scaled labels x (..., K)."""
+        return turn(x * self.scale + self.offset, self._turned)
+
+    def units(self, x):
+        """How much labels change with scaled labels, at x (..., K): derivatives (..., K) in units of the labels."""
+        return np.where(self._turned, -(self.unscaled(x) ** 2) / 5040, 1.0) * self.scale
+
+    def coefficients(self, modes=None):
+        """θ (L, T), with the modes as further columns."""
+        if modes is None:
+            return self.theta
+        if not np.array_equal(modes["wavelength"].values, self.wavelength):
+            raise ValueError("the modes are not on the wavelengths of the model: learn them with this model")
+        return np.hstack([self.theta, modes.transpose("wavelength", "mode").values])
+
+    @property
+    def _turned(self):
+        return np.array([name in self.reciprocal for name in self.labels])
+
+    def _checked(self, labels, warn=True):
+        """Index and scaled labels (n, K) of a DataFrame; a warning names stars outside the training set."""
+        table = labels.to_frame().T if isinstance(labels, pd.Series) else labels
+        missing = [name for name in self.labels if name not in table]
         if missing:
             raise ValueError(f"the model needs the labels {', '.join(self.labels)}; missing: {', '.join(missing)}")
-        y = labels[list(self.labels)].to_numpy(float)
-        if not np.isfinite(y).all():
-            raise ValueError(
-                f"labels must be finite; they are not for {_some(labels.index[~np.isfinite(y).all(axis=1)])}"
-            )
-        return (y - self.offset) / self.scale
+        y = table[list(self.labels)].to_numpy(float)
+        bad = ~(np.isfinite(y) & ((y > 0) | ~self._turned)).all(axis=1)
+        if bad.any():
+            raise ValueError(f"labels must be finite, temperatures positive; not so for {some(table.index[bad])}")
+        x = self.scaled(y)
+        outside = self._outside(x)
+        if warn and outside.any():
+            names = some(table.index[outside])
+            warnings.warn(f"the model extrapolates: the labels of {names} lie outside its training set", stacklevel=3)
+        return table.index, x
 
     def _distance(self, x):
         """Mahalanobis distance of scaled labels x (n, K) from the training set."""
         inverse = np.linalg.inv(np.cov(self.examples.T).reshape(2 * x.shape[-1:]))
         return np.sqrt(np.einsum("nk,kl,nl->n", x, inverse, x))
 
-    def _starting_points(self, a, b, c, number):
-        """Scaled labels (number, star, K) of training stars that fit best and differ from one another."""
-        v = departure(self.examples)
-        i, j = np.triu_indices(v.shape[1])
-        twice = np.where(i == j, 1.0, 2.0)
-        score = a[:, i, j] @ (v[:, i] * v[:, j] * twice).T - 2 * b @ v.T + c[:, None]
-        points = []
-        for _ in range(number):
-            points.append(self.examples[np.argmin(score, axis=1)])
-            near = np.linalg.norm(self.examples - points[-1][:, None], axis=-1) < 1
-            score = np.where(near, np.inf, score)
+    def _outside(self, x):
+        """Whether scaled labels x (n, K) lie further from the training set than any of its stars."""
+        return self._distance(x) > self._distance(self.examples).max()
+
+    def _forms(self, spectra, modes, chunk=CHUNK):
+        """The quadratic forms of `chunk` stars at a time."""
+        spectra = by_star(spectra)
+        if not spectra.sizes["star"]:
+            raise ValueError("there is no star in these spectra")
+        if not np.array_equal(spectra.wavelength.values, self.wavelength):
+            raise ValueError("the spectra are not on the wavelengths of the model: normalize them on the same grid")
+        for *form, n_pixels in quadratic_forms(self.coefficients(modes), self.s2, chunks(spectra, chunk)):
+            yield *(form if modes is None else marginalize(*form, self.theta.shape[1])[:3]), n_pixels
+
+
+def ridge_scores(spectra, labels, degree=3, ridges=(0, 1e-5, 1e-4, 1e-3, 1e-2), folds=4, seed=17, **options):
+    """How well models of different ridges predict spectra that they have not seen: Series indexed by ridge.
+
+    The training set is divided into `folds` groups of stars; each group is predicted from its labels by a model of the
+    others. The score is the mean log-likelihood of a star; take the ridge where it is highest (`.idxmax()`).
+    """
+    groups, scores = (
+        split_by_star(labels.index, seed, parts=[1] * folds),
+        pd.Series(0.0, pd.Index(ridges, name="ridge")),
+    )
+    for group in groups:
+        rest, test = labels.drop(group), by_star(spectra.sel(star=group))
+        for ridge in ridges:
+            model = Cannon.train(spectra.sel(star=rest.index), rest, degree, ridge, **options)
+            x = model.scaled(labels.loc[group].to_numpy(float))
+            scores[ridge] += model.likelihood(test, x)[2].sum() / len(labels)
+    return scores
+
+
+def _spread_out(points, number=200):
+    """A selection of points (n, K), each as far as possible from those before, the first the one nearest 0."""
+    if len(points) <= number:
         return points
-
-    def _table(self, x, slope, curvature):
-        covariance = np.linalg.pinv(curvature, hermitian=True)
-        errors = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)) * self.scale
-        step = np.einsum("nk,nkl,nl->n", slope, covariance, slope)
-        values = np.concatenate([x * self.scale + self.offset, errors], axis=1)
-        table = pd.DataFrame(values, columns=[*self.labels, *(f"{name}_err" for name in self.labels)])
-        return table.assign(converged=step < 1e-6)
+    chosen = [np.argmin(np.linalg.norm(points, axis=1))]
+    nearest = np.full(len(points), np.inf)
+    for _ in range(number - 1):
+        nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))
+        chosen.append(np.argmax(nearest))
+    return points[np.sort(chosen)]
 
 
-def _check_shapes(labels, offset, scale, wavelength, theta, s2, examples):
-    """ValueError unless the arrays of a model fit together and hold numbers."""
+def _starting_points(a, b, c, v, candidates, number):
+    """Scaled labels (number, star, K) of the candidates that fit best and differ from one another."""
+    i, j = np.triu_indices(v.shape[1])
+    score = a[:, i, j] @ (v[:, i] * v[:, j] * np.where(i == j, 1.0, 2.0)).T - 2 * b @ v.T + c[:, None]
+    for _ in range(number):
+        points = candidates[np.argmin(score, axis=1)]
+        yield points
+        score[np.linalg.norm(candidates - points[:, None], axis=-1) < 1] = np.inf
+
+
+def _fault(labels, offset, scale, wavelength, theta, s2, examples, degree, reciprocal):
+    """What is wrong with the arrays of a model: a sentence, or None."""
     k, pixels = labels.size, wavelength.size
-    shapes = {"offset": (k,), "scale": (k,), "theta": (pixels, 1 + k + k * (k + 1) // 2), "s2": (pixels,)}
-    arrays = {"offset": offset, "scale": scale, "theta": theta, "s2": s2}
-    wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
-    if labels.dtype.kind != "U" or labels.ndim != 1 or wavelength.ndim != 1 or wrong:
-        raise ValueError(f"the shapes of {', '.join(wrong) or 'its arrays'} do not fit {k} labels and {pixels} pixels")
-    if examples.ndim != 2 or examples.shape[1] != k or len(examples) == 0:
-        raise ValueError(f"its examples have the shape {examples.shape}")
-    finite = (offset, scale, wavelength, theta, examples)
-    if any(array.dtype.kind != "f" or not np.isfinite(array).all() for array in finite) or not (scale > 0).all():
-        raise ValueError("a number in it is not finite, or a scale not positive")
-
-
-def _aligned_labels(spectra, labels):
-    """Labels (N, K) in the order of the spectra's stars."""
-    stars = pd.Index(spectra.star.values)
-    if not labels.index.is_unique or not stars.is_unique:
-        twice = stars[stars.duplicated()].append(labels.index[labels.index.duplicated()])
-        raise ValueError(f"every star must occur once; repeated: {_some(twice)}")
-    missing = stars.difference(labels.index)
-    if len(missing):
-        raise ValueError(f"no labels for {_some(missing)}")
-    y = labels.loc[stars].to_numpy(float)
-    if not np.isfinite(y).all():
-        raise ValueError(f"labels must be finite; they are not for {_some(stars[~np.isfinite(y).all(axis=1)])}")
-    return y
-
-
-def _check_training(spectra, names, x, v, scale):
-    if v.shape[0] < 2 * v.shape[1]:
-        raise ValueError(f"{v.shape[0]} stars are too few to train {v.shape[1]} coefficients a pixel")
-    if (scale == 0).any():
-        raise ValueError(f"these labels are the same for all stars: {', '.join(np.array(names)[scale == 0])}")
-    if np.linalg.matrix_rank(np.column_stack([np.ones(len(x)), x]), tol=1e-6 * np.sqrt(len(x))) <= x.shape[1]:
-        raise ValueError(f"the labels {', '.join(names)} are linearly dependent: leave one out")
-    blind = ~np.isfinite(spectra.error.values).any(axis=1)
-    if blind.any():
-        raise ValueError(f"no usable pixel in {_some(spectra.star.values[blind])}: leave these stars out")
-
-
-def _flux_and_variance(spectra):
-    """Flux and σ² (star, wavelength), float64; flux 0 and σ² infinite where a pixel must not count."""
-    flux, error = spectra.flux.values.astype(float), spectra.error.values.astype(float)
-    good = np.isfinite(flux) & np.isfinite(error) & (error > 0)
-    return np.where(good, flux, 0.0), np.where(good, error, np.inf) ** 2
-
-
-def _some(stars):
-    names = ", ".join(map(str, stars[:5]))
-    return f"{len(stars)} stars ({names}, ...)" if len(stars) > 5 else names
+    if degree.shape != () or degree not in (1, 2, 3) or labels.ndim != 1 or not 0 < k < 100 or labels.dtype.kind != "U":
+        return "its labels or its degree are none"
+    shapes = {"offset": (k,), "scale": (k,), "reciprocal": (k,), "wavelength": (pixels,), "s2": (pixels,)}
+    shapes |= {"theta": (pixels, comb(k + int(degree), k)), "examples": (len(np.atleast_1d(examples)), k)}
+    arrays = locals()
+    if wrong := [name for name, shape in shapes.items() if arrays[name].shape != shape]:
+        return f"the shapes of {', '.join(wrong)} do not fit {k} labels and {pixels} pixels"
+    numbers = (offset, scale, wavelength, theta, examples, np.where(np.isinf(s2), 0, s2))
+    if any(array.dtype != float or not np.isfinite(array).all() for array in numbers) or reciprocal.dtype != bool:
+        return "a number in it is not finite"
+    if not (scale > 0).all() or not (s2 >= 0).all() or len(examples) <= k:
+        return "a scale is not positive, or it has no training stars"

@@ -6,13 +6,15 @@ import numpy as np
 import xarray as xr
 from numpy.polynomial import chebyshev
 
-from labtools.spectra import chips, resample
+from labtools.spectra import by_star, chips, resample, usable
 
 __all__ = ["find_continuum_pixels", "normalize", "running_quantile"]
 
+CHUNK = 100  # stars that are held as float64 at a time
+
 
 def normalize(spectra, continuum_pixels, degree=2, clip=4.0):
-    """Divide spectra by their pseudo-continuum, chip by chip.
+    """Divide spectra by their pseudo-continuum, chip by chip, some stars at a time.
 
     The continuum is a Chebyshev polynomial through the good continuum pixels, by least squares with weights 1/σ on
     the residuals (Ness et al. 2015, ApJ 808, 16, §2.3); pixels further than `clip` robust standard deviations from
@@ -21,58 +23,83 @@ def normalize(spectra, continuum_pixels, degree=2, clip=4.0):
 
     Parameters
     ----------
-    spectra : Dataset with `flux` and `error` (star, wavelength), any flux unit; error = inf marks bad pixels.
+    spectra : Dataset with `flux` and `error` (star, wavelength), any flux unit. A pixel counts where flux and error are
+        finite and the error is positive, not below 1e-8 of the flux.
     continuum_pixels : boolean DataArray over `wavelength` (Angstrom): the grid to work on, True where the continuum
         shows.
-    degree : degree of the polynomial.
-    clip : robust standard deviations.
 
     Returns
     -------
-    Dataset on the wavelengths of `continuum_pixels`: `flux` and `error` (float64, pseudo-continuum = 1),
-    `continuum` (units of the input, NaN on masked chips) and `mask` if the input had one.
+    Dataset on the wavelengths of `continuum_pixels`, in the precision of the input: `flux` and `error` (0 and inf where
+    a pixel must not count), `continuum` (units of the input, NaN on masked chips) and `mask` if the input had one.
 
     Raises
     ------
-    ValueError if `continuum_pixels` is not a boolean DataArray over `wavelength`, or the spectra do not overlap it.
+    ValueError if the arguments are something else, or no pixel of the spectra is usable on that grid.
     """
-    trusted = _check(spectra, continuum_pixels)
-    picked = resample(spectra, continuum_pixels.wavelength.values)
-    flux, error = picked.flux.values.astype(float), picked.error.values.astype(float)
-    if not np.isfinite(error).any():
+    spectra = _checked(spectra, continuum_pixels, degree)
+    stars, grid, seen = spectra.sizes["star"], continuum_pixels.wavelength.values, False
+    result = spectra.drop_dims("wavelength").assign_coords(wavelength=grid).assign_attrs(units="pseudo-continuum = 1")
+    for start in range(0, stars, CHUNK):
+        rows = slice(start, start + CHUNK)
+        picked = resample(spectra.isel(star=rows), grid)
+        seen = seen or usable(picked.flux, picked.error).any()
+        for name, values in _normalized(picked, continuum_pixels.values, degree, clip).items():
+            if not start:
+                result[name] = ("star", "wavelength"), np.empty((stars, grid.size), values.dtype)
+            result[name].values[rows] = values
+    if not seen:
         raise ValueError(
             "no usable pixel: every pixel is masked, or the spectra lie outside the wavelengths of continuum_pixels"
         )
-    continuum = np.full(flux.shape, np.nan)
-    for chip in chips(picked.wavelength.values):
-        columns = np.flatnonzero(trusted[chip]) + chip.start
-        x = np.linspace(-1, 1, chip.stop - chip.start)
-        basis = chebyshev.chebvander(x, degree)
-        coefficients = _robust_fit(basis[columns - chip.start], flux[:, columns], error[:, columns], clip)
-        continuum[:, chip] = coefficients @ basis.T
-    _report_masked_chips(picked, continuum)
-    usable = np.isfinite(error) & (continuum > 0)
-    safe = np.where(usable, continuum, 1.0)
-    dims = ("star", "wavelength")
-    return picked.assign(
-        flux=(dims, np.where(usable, flux, 0.0) / safe),
-        error=(dims, np.where(usable, error / safe, np.inf)),
-        continuum=(dims, continuum),
-    ).assign_attrs(units="pseudo-continuum = 1")
+    _report_masked_chips(result)
+    return result
 
 
-def _check(spectra, continuum_pixels):
+def _checked(spectra, continuum_pixels, degree):
+    """Spectra over (star, wavelength); ValueError if an argument of `normalize` is something else."""
     if not isinstance(continuum_pixels, xr.DataArray) or continuum_pixels.dims != ("wavelength",):
         raise ValueError("continuum_pixels must be a DataArray with the one dimension 'wavelength'")
     if continuum_pixels.dtype != bool:
         raise ValueError(f"continuum_pixels must be boolean, not {continuum_pixels.dtype}")
-    missing = {"flux", "error"} - set(spectra.data_vars)
-    if missing or spectra.flux.dims != ("star", "wavelength"):
+    if {"flux", "error"} - set(spectra.data_vars) or any(
+        "wavelength" not in spectra[k].dims for k in ("flux", "error")
+    ):
         raise ValueError("spectra must be a Dataset with flux and error over (star, wavelength)")
-    return continuum_pixels.values
+    for data in (spectra, continuum_pixels):
+        if not (np.diff(data.wavelength.values) > 0).all() or data.sizes["wavelength"] < 2:
+            raise ValueError("the wavelengths of spectra and of continuum_pixels must be numbers that increase")
+    if not isinstance(degree, int) or not 0 <= degree <= 10:
+        raise ValueError(f"the degree of the polynomial must be an integer from 0 to 10, not {degree}")
+    return by_star(spectra)
 
 
-def _robust_fit(basis, flux, error, clip, rounds=5):
+def _normalized(spectra, trusted, degree, clip):
+    """The arrays of `normalize` for a few stars, by name."""
+    flux, error = spectra.flux.values.astype(float), spectra.error.values.astype(float)
+    with np.errstate(over="ignore", invalid="ignore"):
+        error[~usable(flux, error) | (error < 1e-8 * np.abs(flux))] = np.inf
+    flux[np.isinf(error)] = 0
+    continuum = np.full(flux.shape, np.nan)
+    for chip in chips(spectra.wavelength.values):
+        columns = np.flatnonzero(trusted[chip]) + chip.start
+        x = np.linspace(-1, 1, chip.stop - chip.start)
+        basis = chebyshev.chebvander(x, degree)
+        used = columns - chip.start
+        coefficients = _robust_fit(x[used], basis[used], flux[:, columns], error[:, columns], clip)
+        continuum[:, chip] = coefficients @ basis.T
+    good = np.isfinite(error) & (continuum > 0)
+    safe, kind = np.where(good, continuum, 1.0), np.result_type(spectra.flux.dtype, np.float32)
+    arrays = {
+        "flux": np.where(good, flux, 0) / safe,
+        "error": np.where(good, error / safe, np.inf),
+        "continuum": continuum,
+    }
+    masks = {"mask": spectra["mask"].values} if "mask" in spectra else {}
+    return {name: array.astype(kind) for name, array in arrays.items()} | masks
+
+
+def _robust_fit(x, basis, flux, error, clip, rounds=5):
     """Weighted least squares of every row of `flux` (n_star, n) on `basis` (n, terms), with outliers left out."""
     if not len(basis):
         return np.full((len(flux), basis.shape[1]), np.nan)
@@ -89,11 +116,8 @@ def _robust_fit(basis, flux, error, clip, rounds=5):
             spread = 1.4826 * np.nanmedian(np.abs(residual), axis=1, keepdims=True)
         kept = good & (np.abs(residual) <= clip * spread)
         coefficients = _least_squares(basis, flux, np.where(kept, weight, 0.0))
-    n, terms = basis.shape
-    first = np.argmax(kept, axis=1)
-    last = n - 1 - np.argmax(kept[:, ::-1], axis=1)
-    span = np.abs(basis[last, 1] - basis[first, 1]) / 2
-    enough = (kept.sum(axis=1) >= max(10, 5 * terms)) & (span >= 0.5)
+    span = x[len(x) - 1 - np.argmax(kept[:, ::-1], axis=1)] - x[np.argmax(kept, axis=1)]
+    enough = (kept.sum(axis=1) >= max(10, 5 * basis.shape[1])) & (span >= 1)
     return np.where(enough[:, None], coefficients, np.nan)
 
 
@@ -103,9 +127,9 @@ def _least_squares(basis, flux, weight):
     return (np.linalg.pinv(normal, hermitian=True) @ ((weight * flux) @ basis)[..., None])[..., 0]
 
 
-def _report_masked_chips(spectra, continuum):
+def _report_masked_chips(spectra):
     for number, chip in enumerate(chips(spectra.wavelength.values)):
-        lost = spectra.star.values[np.isnan(continuum[:, chip.start])]
+        lost = spectra["star"].values[np.isnan(spectra.continuum.values[:, chip.start])]
         if lost.size:
             names = ", ".join(map(str, lost[:5])) + (" ..." if lost.size > 5 else "")
             low, high = spectra.wavelength.values[[chip.start, chip.stop - 1]]

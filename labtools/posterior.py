@@ -1,13 +1,11 @@
 """The trained Cannon as a likelihood: posteriors of labels by NUTS in PyMC, or of many stars at once.
 
 The variance σ² + s² of a pixel does not depend on the labels, so the likelihood of a star is exactly a
-quadratic form in its design vector (`Cannon.quadratic_form`): 7214 pixels become T x T numbers, T = 21 for
-five labels. It is taken about a best fit x0, as χ² = dᵀAd - 2rᵀd + c with d = v(x) - v(x0), so that no digits
-are lost.
+quadratic form in its design vector (`Cannon.likelihood`): 7214 pixels become T x T numbers, T = 21 for
+five labels.
 """
 
 import warnings
-from dataclasses import replace
 
 import arviz as az
 import numpy as np
@@ -16,7 +14,8 @@ import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
 
-from labtools.cannon import design, design_slopes
+from labtools.quadratic import departure, design, monomials, slope_and_curvature
+from labtools.spectra import by_star
 
 __all__ = [
     "build_model",
@@ -36,7 +35,7 @@ def flat_priors(cannon, margin=0.1):
 
     Returns a DataFrame indexed by label with the columns `low` and `high`, in the units of the labels.
     """
-    y = cannon.examples * cannon.scale + cannon.offset
+    y = cannon.unscaled(cannon.examples)
     low, high = y.min(axis=0), y.max(axis=0)
     more = margin * (high - low)
     return pd.DataFrame({"low": low - more, "high": high + more}, index=list(cannon.labels))
@@ -59,17 +58,23 @@ def build_model(cannon, spectrum, priors=None, modes=None):
     ------
     ValueError for more than one star, no usable pixel, or priors that are not those of the labels.
     """
+    spectrum = by_star(spectrum)
     if spectrum.sizes["star"] != 1:
         raise ValueError(f"the posterior is that of one star, not of {spectrum.sizes['star']}: choose one")
     priors = _checked(cannon, priors)
-    x0, a, r, constant = (part[0] for part in _centred_form(cannon, spectrum, modes))
-    v0, (i, j) = design(x0), np.triu_indices(len(x0))
+    x0 = _best(cannon, spectrum, modes)
+    a, r, constant = (part[0] for part in cannon.likelihood(spectrum, x0, modes))
+    x0 = x0[0]
     edge = 1e-3 * (priors["high"] - priors["low"])
-    start = (x0 * cannon.scale + cannon.offset).clip(priors["low"] + edge, priors["high"] - edge)
+    start = cannon.unscaled(x0).clip(priors["low"] + edge, priors["high"] - edge)
     with pm.Model() as model:
         labels = [pm.Uniform(name, low, high, initval=start[name]) for name, low, high in priors.itertuples()]
-        x = (pt.stack(labels) - cannon.offset) / cannon.scale
-        d = pt.concatenate([np.ones(1), x, x[i] * x[j]]) - v0
+        inside = [5040 / y if name in cannon.reciprocal else y for name, y in zip(cannon.labels, labels, strict=True)]
+        x = (pt.stack(inside) - cannon.offset) / cannon.scale
+        v = pt.ones(1)
+        for earlier, label in monomials(len(x0), cannon.degree):
+            v = pt.concatenate([v, v[earlier] * x[label]])
+        d = v - design(x0, cannon.degree)
         pm.Potential("log_likelihood", constant - 0.5 * (d @ a @ d) + r @ d)
     return model
 
@@ -85,10 +90,8 @@ def sample(model, draws=1000, tune=600, chains=4, seed=128, **options):
 
 
 def labels_of(idata):
-    """All draws, DataFrame (chains x draws, label), from InferenceData (PyMC 5) or a DataTree (PyMC 6)."""
-    group = idata["posterior"]
-    data = group.to_dataset() if hasattr(group, "to_dataset") else group
-    return data.to_dataframe()[list(data.data_vars)]
+    """All draws: DataFrame (chain x draw, label)."""
+    return idata["posterior"].to_dataframe()
 
 
 def diagnose(idata):
@@ -96,13 +99,8 @@ def diagnose(idata):
 
     `attrs["divergences"]` counts diverging transitions. Good: r_hat < 1.01, none of them, both ess > 400.
     """
-    rows = {}
-    for name, column in labels_of(idata).items():
-        chains = column.unstack("draw").to_numpy()
-        ess = {f"ess_{kind}": float(az.ess(chains, method=kind)) for kind in ("bulk", "tail")}
-        rows[name] = {"mean": chains.mean(), "sd": chains.std(), "r_hat": float(az.rhat(chains))} | ess
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.attrs["divergences"] = int(np.sum(idata["sample_stats"]["diverging"].values))
+    table = az.summary(idata, round_to="none")[["mean", "sd", "r_hat", "ess_bulk", "ess_tail"]]
+    table.attrs["divergences"] = int(idata["sample_stats"]["diverging"].sum())
     return table
 
 
@@ -121,61 +119,41 @@ def sample_stars(cannon, spectra, priors=None, modes=None, draws=1000, seed=128)
     -------
     DataArray (star, draw, label) with the coordinate `efficiency` (star); NaN also where no pixel is usable.
     """
-    priors = _checked(cannon, priors)
-    low, high = (priors.to_numpy().T - cannon.offset) / cannon.scale
-    x0, a, r, _ = _centred_form(cannon, spectra, modes)
+    spectra, priors = by_star(spectra), _checked(cannon, priors)
+    x0 = _best(cannon, spectra, modes)
+    a, r, _ = cannon.likelihood(spectra, x0, modes)
     rng = np.random.default_rng(seed)
-    x, efficiency = np.full((len(x0), draws, len(low)), np.nan), np.zeros(len(x0))
+    y, efficiency = np.full((len(x0), draws, x0.shape[1]), np.nan), np.zeros(len(x0))
     for star in np.flatnonzero(np.isfinite(x0).all(axis=1)):
-        proposed, log_q = _propose(x0[star], a[star], r[star], 4 * draws, rng)
-        d = design(proposed) - design(x0[star])
-        log_p = d @ r[star] - 0.5 * np.vecdot(d @ a[star], d)
-        log_p[((proposed < low) | (proposed > high)).any(axis=1)] = -np.inf
+        proposed, log_q = _propose(x0[star], a[star], r[star], cannon.degree, 4 * draws, rng)
+        inside = cannon.unscaled(proposed)
+        d = design(proposed, cannon.degree) - design(x0[star], cannon.degree)
+        log_p = d @ r[star] - 0.5 * np.vecdot(d @ a[star], d) + np.log(np.abs(cannon.units(proposed))).sum(axis=1)
+        log_p[((inside < priors["low"].to_numpy()) | (inside > priors["high"].to_numpy())).any(axis=1)] = -np.inf
         weight = np.exp(log_p - log_q - max(np.max(log_p - log_q), -1e300))
         efficiency[star] = weight.sum() ** 2 / np.maximum((weight**2).sum(), 1e-300) / len(weight)
         if efficiency[star] > LEAST:
-            x[star] = rng.choice(proposed, draws, p=weight / weight.sum())
+            y[star] = rng.choice(inside, draws, p=weight / weight.sum())
     failed = np.isfinite(x0).all(axis=1) & (efficiency <= LEAST)
     if failed.any():
         names = ", ".join(map(str, spectra.star.values[failed]))
         warnings.warn(f"importance resampling fails for {names}: use NUTS, or wider priors", stacklevel=2)
     coords = {"star": spectra.star.values, "label": list(cannon.labels), "efficiency": ("star", efficiency)}
-    return xr.DataArray(x * cannon.scale + cannon.offset, coords=coords, dims=("star", "draw", "label"))
+    return xr.DataArray(y, coords=coords, dims=("star", "draw", "label"))
 
 
-def _propose(x0, a, r, number, rng):
-    """Scaled labels (number, K) from a multivariate t at the mode, and log density up to a constant."""
-    x, curvature = _mode(x0, a, r)
-    normal = rng.standard_normal((number, len(x)))
-    t = normal / np.sqrt(rng.chisquare(TAILS, number) / TAILS)[:, None]
-    log_q = -0.5 * (TAILS + len(x)) * np.log1p(np.vecdot(t, t) / TAILS)
-    return x + np.linalg.solve(np.linalg.cholesky(curvature).T, t.T).T, log_q
+def _propose(x0, a, r, degree, number, rng):
+    """Scaled labels (number, K) from a multivariate t at the mode x0, and log density up to a constant.
 
-
-def _mode(x0, a, r, rounds=30):
-    """Scaled labels (K,) of greatest likelihood near x0 and its curvature there (K, K), by Newton's method.
-
-    The curvature is that of Gauss and Newton where the true one is not positive definite.
+    Its width is the curvature there, or that of Gauss and Newton where the true one is not positive definite.
     """
-    x, v0, (i, j) = x0, design(x0), np.triu_indices(len(x0))
-
-    def badness(x):
-        d = design(x) - v0
-        return 0.5 * d @ a @ d - r @ d
-
-    for _ in range(rounds):
-        slope, jacobian = a @ (design(x) - v0) - r, design_slopes(x)
-        bend = np.zeros((len(x), len(x)))
-        bend[i, j] = slope[1 + len(x) :]
-        gauss_newton = jacobian.T @ a @ jacobian
-        true = gauss_newton + bend + bend.T
-        curvature = true if np.linalg.eigvalsh(true)[0] > 0 else gauss_newton
-        step = np.linalg.solve(curvature, jacobian.T @ slope)
-        sizes = [size for size in 0.5 ** np.arange(12) if badness(x - size * step) < badness(x)]
-        if not sizes:
-            break
-        x = x - sizes[0] * step
-    return x, curvature
+    bent = r + a @ departure(x0, degree)  # the form about the mean star, as `slope_and_curvature` wants it
+    _, gauss_newton, bend = slope_and_curvature(a[None], bent[None], x0[None], degree)
+    true = gauss_newton[0] + bend[0]
+    curvature = true if np.linalg.eigvalsh(true)[0] > 0 else gauss_newton[0]
+    t = rng.standard_normal((number, len(x0))) / np.sqrt(rng.chisquare(TAILS, number) / TAILS)[:, None]
+    log_q = -0.5 * (TAILS + len(x0)) * np.log1p(np.vecdot(t, t) / TAILS)
+    return x0 + np.linalg.solve(np.linalg.cholesky(curvature).T, t.T).T, log_q
 
 
 def _checked(cannon, priors):
@@ -189,29 +167,6 @@ def _checked(cannon, priors):
     return priors
 
 
-def _centred_form(cannon, spectra, modes=None):
-    """Best fit x0 (star, K), A (star, T, T), r (star, T) and the log-likelihood at x0 (star,).
-
-    ln L = ln L(x0) - ½ dᵀAd + rᵀd with d = v(x) - v(x0). Stars without a usable pixel have x0 NaN.
-    """
-    fit = cannon.fit(spectra)[list(cannon.labels)]
-    start = fit.fillna(dict(zip(cannon.labels, cannon.offset, strict=True)))
-    residual = spectra.assign(flux=spectra["flux"] - cannon.predict(start).values)
-    theta, t = cannon.theta, cannon.theta.shape[1]
-    if modes is not None:
-        if not np.array_equal(modes["wavelength"].values, cannon.wavelength):
-            raise ValueError("the modes are not on the wavelengths of the model: learn them with this model")
-        theta = np.hstack([theta, modes.transpose("wavelength", "mode").values])
-    a, r, c, _ = replace(cannon, theta=theta).quadratic_form(residual)
-    inner = a[:, t:, t:] + np.eye(theta.shape[1] - t)
-    gain = np.linalg.solve(inner, np.concatenate([a[:, t:, :t], r[:, t:, None]], axis=2))
-    c = c - np.vecdot(r[:, t:], gain[..., t]) + np.linalg.slogdet(inner)[1] + _log_variances(cannon, spectra)
-    r, a = r[:, :t] - np.matvec(a[:, :t, t:], gain[..., t]), a[:, :t, :t] - a[:, :t, t:] @ gain[..., :t]
-    return (fit.to_numpy() - cannon.offset) / cannon.scale, a, r, -c / 2
-
-
-def _log_variances(cannon, spectra):
-    """Σ ln 2π(σ² + s²) over the pixels that count, (star,)."""
-    flux, error = spectra["flux"].values, spectra["error"].values.astype(float)
-    good = np.isfinite(flux) & np.isfinite(error) & (error > 0) & np.isfinite(cannon.s2)
-    return np.log(2 * np.pi * (error**2 + cannon.s2), where=good, out=np.zeros(error.shape)).sum(axis=1)
+def _best(cannon, spectra, modes):
+    """Scaled labels (star, K) of the best fits, NaN for stars without a usable pixel."""
+    return cannon.scaled(cannon.fit(spectra, modes=modes)[list(cannon.labels)].to_numpy())

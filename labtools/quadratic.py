@@ -1,7 +1,9 @@
-"""The mathematics of The Cannon: quadratic design vectors, all pixels trained at once, all stars fitted at once."""
+"""The mathematics of The Cannon: design vectors, all pixels trained at once, all stars fitted at once."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import combinations_with_replacement
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -12,100 +14,159 @@ __all__ = [
     "departure",
     "design",
     "design_slopes",
+    "marginalize",
     "maximize_pixels",
     "minimize",
+    "monomials",
+    "quadratic_forms",
     "slope_and_curvature",
     "symmetric",
 ]
 
 
-def design(x):
-    """Design vectors (..., T) of scaled labels x (..., K): 1, the labels, their products with i <= j."""
-    x = np.asarray(x, float)
-    i, j = np.triu_indices(x.shape[-1])
-    return np.concatenate([np.ones((*x.shape[:-1], 1)), x, x[..., i] * x[..., j]], axis=-1)
+@lru_cache
+def monomials(labels, degree):
+    """How design vectors grow: for each power, the earlier terms and the labels whose products are its terms."""
+    number, powers = {(): 0}, []
+    for power in range(1, degree + 1):
+        terms = list(combinations_with_replacement(range(labels), power))
+        powers.append(([number[term[:-1]] for term in terms], [term[-1] for term in terms]))
+        number |= {term: len(number) + i for i, term in enumerate(terms)}
+    return powers
 
 
-def design_slopes(x):
+def design(x, degree=2):
+    """Design vectors (..., T) of scaled labels x (..., K): 1, the labels, their products with i <= j, ..."""
+    return _expand(x, degree, 0)[0]
+
+
+def design_slopes(x, degree=2):
     """Derivatives (..., T, K) of the design vector with respect to the scaled labels x (..., K)."""
+    return _expand(x, degree, 1)[1]
+
+
+def _expand(x, degree, order):
+    """Design vectors (..., T) and their first (..., T, K) and second (..., T, K, K) derivatives, up to `order`."""
     x = np.asarray(x, float)
-    one = np.eye(x.shape[-1])
-    i, j = np.triu_indices(x.shape[-1])
-    products = x[..., i, None] * one[j] + x[..., j, None] * one[i]
-    constant = np.broadcast_to(np.vstack([np.zeros_like(one[:1]), one]), (*x.shape[:-1], 1 + len(one), len(one)))
-    return np.concatenate([constant, products], axis=-2)
+    stars, k = x.shape[:-1], x.shape[-1]
+    one, parts = np.eye(k), [np.ones((*stars, 1)), np.zeros((*stars, 1, k)), np.zeros((*stars, 1, k, k))][: order + 1]
+    for earlier, label in monomials(k, degree):
+        below, factor = [part.take(earlier, axis=len(stars)) for part in parts], x[..., label]
+        new = [below[0] * factor]
+        if order > 0:
+            new.append(below[1] * factor[..., None] + below[0][..., None] * one[label])
+        if order > 1:
+            cross = below[1][..., None] * one[label][:, None, :]
+            new.append(below[2] * factor[..., None, None] + cross + np.swapaxes(cross, -1, -2))
+        parts = [np.concatenate(pair, axis=len(stars)) for pair in zip(parts, new, strict=True)]
+    return parts
 
 
-def _design_bends(labels):
-    """Second derivatives (T, K, K) of the design vector of K labels, which are constants."""
-    one = np.eye(labels)
-    i, j = np.triu_indices(labels)
-    products = one[i][:, :, None] * one[j][:, None, :]
-    return np.concatenate([np.zeros((1 + labels, labels, labels)), products + products.swapaxes(1, 2)])
+def maximize_pixels(v, block, n_pixels, penalty):
+    """Coefficients (L, T) and scatter s² (L,) of all pixels, some at a time on all cores.
+
+    v : (N, T) design vectors of the training stars. block : function from a slice of pixels to their flux and σ²
+    (P, N), float64; it is asked for each pixel once, so that the spectra need not fit into memory. penalty : (T,)
+    what a ridge adds to the diagonal of the normal matrices, in units of the sum of a pixel's weights.
+    """
+    i, j = np.triu_indices(v.shape[1])
+    products, workers = v[:, i] * v[:, j], os.cpu_count()
+    width = max(8, min(64, n_pixels // (8 * workers), 2**21 // len(v)))
+
+    def train(start):
+        return _maximize_block(v, products, *block(slice(start, start + width)), penalty)
+
+    with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+        parts = list(pool.map(train, range(0, n_pixels, width)))
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-def symmetric(upper, i, j):
+def _maximize_block(v, products, flux, variance, penalty, rounds=200, guesses=2):
+    """Steps towards least squares and steps in s² by turns, until both stand still.
+
+    Steps in the coefficients follow the exact gradient, guided by an inverse normal matrix: the first ones by that of
+    equal errors, the same for all pixels, all others by that of each pixel, which is made once.
+    """
+    terms, shared = v.shape[1], np.ones((1, len(v))) / len(v)
+    theta, s2 = np.eye(1, terms).repeat(len(flux), axis=0), np.full(len(flux), np.inf)
+    active = np.flatnonzero(np.isfinite(variance).sum(axis=1) >= 2 * terms)
+    flux, variance, s2[active] = flux[active], variance[active], 1e-4
+    inverse = np.linalg.inv(symmetric(shared @ products, terms) + np.diag(penalty))
+    weight, residual, work = np.empty_like(flux), flux - 1, np.empty_like(flux)
+    for number in range(rounds):
+        np.reciprocal(np.add(variance, s2[active, None], out=weight), out=weight)
+        total = weight.sum(axis=1, keepdims=True)
+        if number == guesses:
+            inverse = np.linalg.inv(symmetric(weight @ products / total, terms) + np.diag(penalty))
+        slope = np.multiply(weight, residual, out=work) @ v - total * penalty * theta[active]
+        step = np.matvec(inverse, slope) / total
+        theta[active] += step
+        np.subtract(flux, np.matmul(theta[active], v.T, out=residual), out=residual)
+        change, size = _scatter_step(residual, weight, total[:, 0], s2[active], work)
+        s2[active] += change
+        moved = (np.abs(change) > 1e-9 * size) | (np.vecdot(step, slope) > 1e-13) | (number <= guesses)
+        if not moved.any():
+            break
+        if not moved.all():
+            active, inverse = active[moved], inverse[moved]
+            flux, variance, residual = flux[moved], variance[moved], residual[moved]
+            weight, work = weight[: len(flux)], work[: len(flux)]
+    return theta, s2
+
+
+def _scatter_step(residual, weight, total, s2, work):
+    """A Newton step towards the s² (P,) of largest likelihood, given residuals and w = 1/(σ²+s²) (P, N).
+
+    The slope of the log-likelihood in s² is ½ Σ w(wr² - 1), its curvature -½ Σ w²(2wr² - 1), expected -½ Σ w²; the
+    larger of the first and half the second is taken. Returns the step and the harmonic mean of the total variance,
+    which is the size that s² is to be compared with.
+    """
+    np.multiply(weight, residual, out=work)
+    np.multiply(work, work, out=work)
+    expected = np.vecdot(weight, weight)
+    curvature = np.maximum(2 * np.vecdot(weight, work) - expected, expected / 2)
+    return np.maximum((work.sum(axis=1) - total) / curvature, -s2), weight.shape[1] / total
+
+
+def symmetric(upper, size):
     """Symmetric matrices (n, T, T) from their upper triangles (n, T(T+1)/2)."""
-    size = i.max() + 1
+    i, j = np.triu_indices(size)
     full = np.empty((len(upper), size, size))
     full[:, i, j] = upper
     full[:, j, i] = upper
     return full
 
 
-def maximize_pixels(v, flux, variance, chunk=128):
-    """Coefficients (L, T) and scatter s² (L,) of all pixels, some at a time on all cores."""
-    i, j = np.triu_indices(v.shape[1])
-    products = np.ascontiguousarray((v[:, i] * v[:, j]).T)
+def quadratic_forms(theta, s2, chunks):
+    """χ² of stars as vᵀAv - 2bᵀv + c, which is exact: the weights 1/(σ²+s²) do not depend on the labels.
 
-    def block(start):
-        columns = slice(start, start + chunk)
-        f, var = np.ascontiguousarray(flux[:, columns]), np.ascontiguousarray(variance[:, columns])
-        return _maximize_block(v, products, f, var)
-
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(block, range(0, flux.shape[1], chunk)))
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-
-
-def _maximize_block(v, products, flux, variance, tolerance=1e-8, rounds=100):
-    """Alternate weighted least squares and scoring steps in s² until s² stands still."""
-    n_pixels, terms = flux.shape[1], v.shape[1]
-    theta = np.eye(1, terms).repeat(n_pixels, axis=0)
-    s2 = np.full(n_pixels, np.inf)
-    active = np.flatnonzero(np.isfinite(variance).sum(axis=0) >= 2 * terms)
-    flux, variance, old = flux[:, active], variance[:, active], np.full(active.size, 1e-4)
-    for _ in range(rounds):
-        theta[active] = _weighted_least_squares(v, products, flux, 1 / (variance + old))
-        new, size = _improve_scatter(flux - v @ theta[active].T, variance, old)
-        s2[active] = new
-        moved = np.abs(new - old) > tolerance * size
-        if not moved.any():
-            break
-        active, old = active[moved], new[moved]
-        if not moved.all():
-            flux, variance = flux[:, moved], variance[:, moved]
-    return theta, s2
-
-
-def _weighted_least_squares(v, products, flux, weight):
-    """θ (L, T) from the normal equations of all pixels: one matrix product makes all normal matrices."""
-    i, j = np.triu_indices(v.shape[1])
-    normal = symmetric((products @ weight).T, i, j)
-    return np.linalg.solve(normal, ((weight * flux).T @ v)[..., None])[..., 0]
-
-
-def _improve_scatter(residual, variance, s2, steps=4):
-    """Fisher scoring steps towards the s² (L,) of largest likelihood, given the residuals (N, L).
-
-    The slope of the log-likelihood in s² is ½ Σ w(wr² - 1) and its expected curvature -½ Σ w². Returns s² and the
-    harmonic mean of the total variance, which is the size that s² is to be compared with.
+    theta (L, T), s2 (L,). For each of `chunks`, flux and σ² (n, L), yields A (n, T, T), b (n, T), c (n,) and the number
+    of pixels that count (n,).
     """
-    r2 = residual**2
-    for _ in range(steps):
-        w = 1 / (variance + s2)
-        s2 = np.maximum(s2 + np.vecdot(w, w * r2 - 1, axis=0) / np.vecdot(w, w, axis=0), 0)
-    return s2, 1 / w.mean(axis=0)
+    i, j = np.triu_indices(theta.shape[1])
+    products = theta[:, i] * theta[:, j]
+    for flux, variance in chunks:
+        weight = 1 / (variance + s2)
+        a, weighted = symmetric(weight @ products, theta.shape[1]), weight * flux
+        yield a, weighted @ theta, np.vecdot(weighted, flux), np.count_nonzero(weight, axis=1)
+
+
+def marginalize(a, b, c, terms):
+    """A, b, c of the first `terms` terms when the amplitudes of the others are integrated out, and a log-determinant.
+
+    Their priors are standard normal. What is left is the form of pixels that vary together (Woodbury's identity); the
+    log-determinant is what that adds to Σ ln(σ² + s²).
+    """
+    inner = a[:, terms:, terms:] + np.eye(a.shape[1] - terms)
+    gain = np.linalg.solve(inner, np.concatenate([a[:, terms:, :terms], b[:, terms:, None]], axis=2))
+    cross, best = a[:, :terms, terms:], gain[..., terms]
+    c = c - np.vecdot(b[:, terms:], best)
+    return (
+        a[:, :terms, :terms] - cross @ gain[..., :terms],
+        b[:, :terms] - np.matvec(cross, best),
+        c,
+        np.linalg.slogdet(inner)[1],
+    )
 
 
 def about_the_mean(a, b, c):
@@ -117,39 +178,37 @@ def about_the_mean(a, b, c):
     return a, b - a[:, :, 0], c - 2 * b[:, 0] + a[:, 0, 0]
 
 
-def departure(x):
+def chi_square(a, b, c, x, degree):
+    """χ² (n,) of scaled labels x (n, K), by a quadratic form about the mean star."""
+    v = departure(x, degree)
+    return np.vecdot(v, np.matvec(a, v) - 2 * b) + c
+
+
+def departure(x, degree):
     """Design vectors without their leading 1."""
-    v = design(x)
+    v = design(x, degree)
     v[..., 0] = 0
     return v
 
 
-def chi_square(a, b, c, x):
-    """χ² (n,) of scaled labels x (n, K), by a quadratic form about the mean star."""
-    v = departure(x)
-    return np.vecdot(v, np.matvec(a, v) - 2 * b) + c
+def slope_and_curvature(a, b, x, degree):
+    """Half the gradient of χ² (n, K), half its Gauss-Newton second derivative (n, K, K), and what that leaves out."""
+    v, jacobian, bends = _expand(x, degree, 2)
+    v[..., 0] = 0
+    pull, transposed = np.matvec(a, v) - b, np.swapaxes(jacobian, 1, 2)
+    return np.matvec(transposed, pull), transposed @ (a @ jacobian), np.einsum("nt,ntkl->nkl", pull, bends)
 
 
-def slope_and_curvature(a, b, x):
-    """Half the gradient (n, K) of χ² and half its Gauss-Newton second derivative (n, K, K)."""
-    v, jacobian = departure(x), design_slopes(x)
-    transposed = np.swapaxes(jacobian, 1, 2)
-    return np.matvec(transposed, np.matvec(a, v) - b), transposed @ (a @ jacobian)
-
-
-def minimize(a, b, c, x, rounds=100):
+def minimize(a, b, c, x, degree, rounds=100):
     """Scaled labels (n, K) that minimize χ² of every star: damped Newton steps from starting points x (n, K)."""
-    x, bends = x.copy(), _design_bends(x.shape[1])
-    damping = np.full(len(x), 1e-3)
-    active = np.arange(len(x))
-    chi2 = chi_square(a, b, c, x)
+    x, damping, active = x.copy(), np.full(len(x), 1e-3), np.arange(len(x))
+    chi2 = chi_square(a, b, c, x, degree)
     for _ in range(rounds):
-        aa, bb, cc = a[active], b[active], c[active]
-        slope, curvature = slope_and_curvature(aa, bb, x[active])
-        bend = np.tensordot(np.matvec(aa, departure(x[active])) - bb, bends, 1)
+        form = a[active], b[active], c[active]
+        slope, curvature, bend = slope_and_curvature(*form[:2], x[active], degree)
         raised = curvature * (1 + damping[active, None, None] * np.eye(x.shape[1])) + bend
         step = -np.linalg.solve(raised, slope[..., None])[..., 0]
-        new = chi_square(aa, bb, cc, x[active] + step)
+        new = chi_square(*form, x[active] + step, degree)
         better = new <= chi2[active]
         x[active[better]] += step[better]
         chi2[active[better]] = new[better]

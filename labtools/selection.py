@@ -93,15 +93,25 @@ def _checked(catalog):
     return catalog
 
 
-def split_by_star(stars, seed, fraction=0.5):
-    """Two random groups of an index of stars; all entries of one star fall into the same group.
+def split_by_star(stars, seed, fraction=0.5, parts=None):
+    """Random groups of an index of stars; all entries of one star fall into the same group.
+
+    Parameters
+    ----------
+    stars : Index, or a list of names.
+    fraction : share of the distinct stars in the first of two groups.
+    parts : or else the sizes of any number of groups, in proportion, such as (5, 1, 2).
 
     Returns
     -------
-    (first, second) Index objects in the order of `stars`; `fraction` of the distinct stars are in the first.
+    list of Index objects in the order of `stars`. Raises ValueError for a table, or parts that are not positive.
     """
+    if isinstance(stars, pd.DataFrame):
+        raise ValueError("give the stars of the table, `table.index`, not the table itself")
+    parts = np.asarray((fraction, 1 - fraction) if parts is None else parts, float)
+    if parts.ndim != 1 or not (parts > 0).all() or not np.isfinite(parts).all():
+        raise ValueError(f"groups must have a share above 0 and below 1 of the stars, not {parts.tolist()}")
     stars = pd.Index(stars)
-    distinct = stars.unique().sort_values()
-    chosen = np.random.default_rng(seed).permutation(distinct)[: round(fraction * len(distinct))]
-    first = stars.isin(chosen)
-    return stars[first], stars[~first]
+    distinct = np.random.default_rng(seed).permutation(stars.unique().sort_values())
+    edges = np.round(np.cumsum(parts)[:-1] / parts.sum() * len(distinct)).astype(int)
+    return [stars[stars.isin(group)] for group in np.split(distinct, edges)]

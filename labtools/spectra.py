@@ -18,6 +18,7 @@ __all__ = [
     "AspcapFlag",
     "PixMask",
     "StarFlag",
+    "by_star",
     "cap_snr",
     "chips",
     "resample",
@@ -64,6 +65,12 @@ LAB_BITS = PixMask(0xFF) | PixMask.SIG_SKYLINE
 def usable(flux, error):
     """Which pixels count: flux finite, error finite and positive."""
     return np.isfinite(flux) & np.isfinite(error) & (error > 0)
+
+
+def by_star(spectra):
+    """Spectra with the dimensions (star, wavelength) in this order, also of one star that was picked out."""
+    spectra = spectra if "star" in spectra.dims else spectra.expand_dims("star")
+    return spectra.transpose("star", "wavelength", ...)
 
 
 def chips(wavelength):

@@ -124,13 +124,10 @@ def test_priors_cut_the_posterior(chains):
     np.testing.assert_array_equal(np.isfinite(density), [False, True])
 
 
-def test_draws_are_read_from_a_datatree_too(chains):
-    posterior = chains.idata["posterior"].to_dataset() if hasattr(chains.idata, "nodes") else chains.idata.posterior
-    stats_group = xr.Dataset({"diverging": (("chain", "draw"), np.zeros((4, 1000), bool))})
-    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": stats_group})
-    pd.testing.assert_frame_equal(labels_of(tree), labels_of(chains.idata))
-    assert labels_of(tree).shape == (4000, 3)
-    assert diagnose(tree)["r_hat"].max() < 1.01
+def test_draws_keep_their_chains(chains):
+    draws = labels_of(chains.idata)
+    assert draws.shape == (4000, 3)
+    assert draws.groupby("chain").size().tolist() == [1000] * 4
 
 
 def test_a_star_without_pixels_has_no_draws():
