@@ -138,4 +138,4 @@ def _table(cannon, rows, spectra):
 def _fit(cannon, spectra):
     """The fit, and how far from the training set its labels lie."""
     fitted = cannon.fit(spectra)
-    return fitted.assign(distance=cannon._distance(cannon._scaled(fitted)))
+    return fitted.assign(distance=cannon.distance(fitted))

@@ -37,7 +37,7 @@ class ModelSurvey:
         numbers, cannon = range(self.stars), self.cannon
         chosen = np.random.default_rng(self.seed).choice(cannon.examples, self.stars)
         names = pd.Index([f"made{n:07d}" for n in numbers], name="apogee_id")
-        truth = pd.DataFrame(chosen * cannon.scale + cannon.offset, names, list(cannon.labels))
+        truth = pd.DataFrame(cannon.unscaled(chosen), names, list(cannon.labels))
         return truth.assign(
             apstar_id=names, telescope="model", field=[f"{n // 1000:04d}" for n in numbers], snr=self.snr
         )

@@ -71,7 +71,7 @@ def label_survey(survey, cannon, out, client=None, *, stars=None, keep=True, deg
     """Read, normalize and fit every spectrum of a survey, in memory that does not grow with their number.
 
     Names of files are digests of all that they depend on, and files appear whole or not at all: after a kill the same
-    call goes on where it was. A chunk that breaks altogether counts as failed, is warned of, and is tried again next time.
+    call goes on where it was. A chunk that breaks altogether counts as failed, with a warning, and is tried again.
 
     Parameters
     ----------
