@@ -30,9 +30,8 @@ from labtools.batch.chunk import _star_by_star  # noqa: E402
 
 @pytest.fixture(scope="module")
 def client():
-    quiet = {"TQDM_DISABLE": "1"}
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, env=quiet) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster) as client,
     ):
         yield client

@@ -1,5 +1,7 @@
 """What a worker does with one chunk of stars: read, normalize, keep, fit, write. It knows nothing of Dask."""
 
+import contextlib
+import io
 import json
 import shutil
 import time
@@ -86,7 +88,7 @@ def _normalized(job, place, rows):
 
 def _normalize(job, rows):
     """Normalized flux and error (float32) of stars with a usable pixel; JSON in `attrs["lost"]` says why not others."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # one bar is enough
         warnings.simplefilter("ignore")  # stars left out, chips masked: the partition says both
         raw = job.survey.spectra(rows, share=0)
         seen = np.isfinite(raw.error.values).any(axis=1)

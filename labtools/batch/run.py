@@ -25,8 +25,7 @@ VERSION = 1  # raise it whenever the same raw spectra and the same model give ot
 AHEAD = 400  # chunks given to the scheduler at a time, so that its memory is bounded too
 RETRIES = 2  # of a chunk that raised; a worker that is lost costs none of them
 STATUS = ["labelled", "masked out", "missing", "failed"]
-HERE = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-QUIET = {"TQDM_DISABLE": "1", "OPENBLAS_NUM_THREADS": "1"}
+HERE = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "env": {"OPENBLAS_NUM_THREADS": "1"}}
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,7 +130,7 @@ def _connected(client):
     """The Dask client given, or one of a scheduler's address, or of a cluster on this machine, until it is closed."""
     if isinstance(client, Client):
         return contextlib.nullcontext(client)
-    return Client(client) if client else Client(**HERE, env=QUIET)
+    return Client(client) if client else Client(**HERE)
 
 
 def _run(client, job, chunks):
