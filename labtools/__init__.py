@@ -14,7 +14,7 @@ _ROOMS = {
     "surveys": ["lab_cannon", "normalized_giants", "open_pair", "open_survey", "real_mystery"],
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
-_MODULES = ["coverage", "isochrones", "plots", "posterior", "spectra", "starnet", "training"]
+_MODULES = ["batch", "coverage", "isochrones", "plots", "posterior", "spectra", "starnet", "training"]
 
 __all__ = sorted(_HOME)
 

@@ -9,6 +9,7 @@ __all__ = [
     "bias_and_scatter",
     "count_cuts",
     "log_g",
+    "removed_by",
     "select_giants",
     "split_by_star",
 ]
@@ -58,6 +59,13 @@ def count_cuts(catalog):
     removed = -np.diff(left, prepend=len(catalog))
     alone = [np.count_nonzero(~kept) for kept in cuts.values()]
     return pd.DataFrame({"removed": removed, "left": left, "alone": alone}, index=pd.Index(cuts, name="cut"))
+
+
+def removed_by(catalog):
+    """The first cut that removes each row of a catalogue, "" where none does: Series on its index."""
+    cuts = _cuts(_checked(catalog))
+    failed = ~np.array([*cuts.values(), np.zeros(len(catalog), bool)])
+    return pd.Series(np.array([*cuts, ""])[np.argmax(failed, axis=0)], catalog.index)
 
 
 def select_giants(catalog):

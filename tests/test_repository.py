@@ -27,6 +27,7 @@ BERKELEY = {
     "06": ["Problem 12"],
     "07": ["Question 5.1", "Question 5.2", "Question 5.3", "Question 5.4", "Question 5.5", "Problem 15"],
     "08": [f"Question 2.{number}" for number in range(1, 7)],
+    "09": [],
 }
 
 
@@ -105,7 +106,8 @@ def pins():
 
 def dependencies():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return {name.lower() for name in project["dependencies"] + project["optional-dependencies"]["test"]}
+    extras = project["optional-dependencies"]
+    return {name.lower() for name in project["dependencies"] + extras["test"] + extras["survey"]} - {"labtools[survey]"}
 
 
 def test_environment_files_are_in_step():

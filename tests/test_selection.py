@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from labtools.selection import LABELS, bias_and_scatter, count_cuts, log_g, select_giants, split_by_star
+from labtools.selection import LABELS, bias_and_scatter, count_cuts, log_g, removed_by, select_giants, split_by_star
 
 GOOD = {"teff": 4700.0, "logg": 2.5, "fe_h": -0.1, "mg_fe": 0.1, "si_fe": 0.05, "snr": 120.0, "extratarg": 0}
 
@@ -51,6 +51,7 @@ def test_counts_add_up():
     assert counts.removed.sum() == 3
     assert counts.left.iloc[-1] == len(select_giants(table)) == 1
     assert counts.loc["log g ≤ 4"].tolist() == [1, 1, 2]
+    assert removed_by(table).to_dict() == {"a": "", "b": "SNR ≥ 50", "c": "SNR ≥ 50", "d": "log g ≤ 4"}
 
 
 @pytest.mark.parametrize(

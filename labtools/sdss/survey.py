@@ -41,7 +41,7 @@ class Survey:
         """Where data may be: `root`, and the shared folders."""
         return [self.root, *self.shared]
 
-    def spectra(self, ids, keep=None):
+    def spectra(self, ids, keep=None, share=SHARE):
         """Raw combined spectra of the stars `ids`, in this order, with a progress bar.
 
         Parameters
@@ -50,6 +50,7 @@ class Survey:
             catalogue the one with the highest SNR is taken, among those not flagged as duplicates (bit 4 of EXTRATARG).
         keep : "files" keeps downloaded FITS files, "arrays" only what is extracted from them, some 30 times smaller;
             None takes LAB_KEEP from the environment, or "files".
+        share : of the spectra asked for; with fewer this raises.
 
         Returns
         -------
@@ -59,15 +60,15 @@ class Survey:
 
         Raises
         ------
-        ValueError without ids, KeyError for an id that is not in the catalogue, ArchiveError if fewer than half of the
-        spectra are to be had or the network fails, CacheError if the cache cannot be written.
+        ValueError without ids, KeyError for an id that is not in the catalogue, ArchiveError if fewer than `share`
+        of the spectra are to be had or the network fails, CacheError if the cache cannot be written.
         """
         rows = self._rows(ids)
         keep = keep or setting("KEEP", "files")
         if keep not in ("files", "arrays"):
             raise ValueError(f"keep (or LAB_KEEP) is 'files' or 'arrays', not {keep!r}")
         arrays, missing = self._collect(rows, keep)
-        _report(missing, len(rows))
+        _report(missing, len(rows), share)
         dims, found = ("star", "wavelength"), ~rows.index.isin(missing)
         reasons = {star: getattr(fault, "reason", str(fault)) for star, fault in missing.items()}
         return xr.Dataset(
@@ -183,7 +184,7 @@ def left_out(spectra):
     return pd.DataFrame({"star": list(missing), "reason": list(missing.values())})
 
 
-def _report(missing, asked):
+def _report(missing, asked, share):
     """Warn of what is left out, in one table; raise ArchiveError if it is too much."""
     if not missing:
         return
@@ -197,9 +198,9 @@ def _report(missing, asked):
             f"{later} of {asked} spectra could not be fetched now. What has arrived is kept: see to the "
             f"network (python -m labtools doctor), then run this again.\n{table}"
         )
-    if found < SHARE * asked:
+    if found < share * asked:
         raise ArchiveError(
-            f"only {found} of {asked} spectra are there, fewer than {SHARE:.0%}: too few to go on with. "
+            f"only {found} of {asked} spectra are there, fewer than {share:.0%}: too few to go on with. "
             f"Is the archive complete, and the catalogue of the same release?\n{table}"
         )
     warnings.warn(f"{len(missing)} of {asked} spectra are left out:\n{table}", stacklevel=3)
