@@ -24,8 +24,7 @@ from labtools.settings import setting
 
 __all__ = ["Job", "fetch", "gather"]
 
-CONNECTIONS = 4
-ATTEMPTS = 8
+CONNECTIONS, ATTEMPTS = 4, 8
 BACKOFF = 0.5  # seconds before the second attempt, doubled for each further one up to LONGEST_WAIT
 LONGEST_WAIT, LONGEST_RETRY_AFTER = 30.0, 120.0
 REDIRECTS = 5
