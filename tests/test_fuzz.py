@@ -64,7 +64,8 @@ def mutations(body, reach=None, seed=0):
                 del changed[at:]
             else:
                 changed[at : at + (0 if kind == "add" else len(new))] = b"" if kind == "cut" else new
-        yield bytes(changed)
+        if changed != body:
+            yield bytes(changed)
 
 
 def survivors(path, body, read, check, reach=None):

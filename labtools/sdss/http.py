@@ -24,18 +24,15 @@ from labtools.settings import setting
 
 __all__ = ["Job", "fetch", "gather"]
 
-CONNECTIONS = 4
-ATTEMPTS = 8
+CONNECTIONS, ATTEMPTS = 4, 8
 BACKOFF = 0.5  # seconds before the second attempt, doubled for each further one up to LONGEST_WAIT
-LONGEST_WAIT = 30.0
-LONGEST_RETRY_AFTER = 120.0
+LONGEST_WAIT, LONGEST_RETRY_AFTER = 30.0, 120.0
 REDIRECTS = 5
 LIMIT = 64 * 2**20  # bytes of an answer, unpacked
 SAME = 3  # times that one address gives the same wrong answer, after which it is believed
 ALIKE = 8  # wrong answers in a row that are the same, from several addresses: they are not the archive's
 GIVE_UP = 8  # transfers in a row that the network failed
 GRACE = 1.5  # seconds for open connections to close
-
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _ABSENT = {404: "not on the server (404)", 410: "not on the server (410)"}
 
@@ -59,8 +56,7 @@ def fetch(url, parse=bytes, **options):
     Faults that may pass (time-outs, broken connections, 408, 425, 429, 5xx, a body that `parse` refuses) are tried
     again after a growing pause, or after that which the server asks for in Retry-After.
     """
-    with contextlib.closing(gather({0: Job(url, parse, **options)})) as answers:
-        _, result = next(answers)
+    [(_, result)] = gather({0: Job(url, parse, **options)})
     if isinstance(result, TransferError):
         raise result
     return result
@@ -139,7 +135,9 @@ class _Line:
             except httpx.InvalidURL as fault:
                 failed = TransferError(job.url, f"refused a redirect: {fault}")
             except (httpx.TransportError, TimeoutError, zlib.error) as fault:
-                failed = TransferError(job.url, _in_words(fault, job), passing=True)
+                slow = isinstance(fault, (TimeoutError, httpx.TimeoutException))
+                reason = "timed out" if slow else str(fault) or type(fault).__name__
+                failed = TransferError(job.url, reason, passing=True)
             except ValueError as fault:
                 failed = TransferError(job.url, str(fault))
             else:
@@ -187,15 +185,13 @@ class _Line:
         raise TransferError(job.url, f"more than {REDIRECTS} redirects")
 
     def _check_status(self, job, answer):
-        code = answer.status_code
-        if code == 200:
-            return
+        code, asked = answer.status_code, _retry_after(answer.headers)
         if code in _PASSING:
-            asked = _retry_after(answer.headers)
             self.open_at = max(self.open_at, asyncio.get_running_loop().time() + asked)
             if asked > LONGEST_RETRY_AFTER:
                 raise ArchiveError(f"{answer.url.host} answers {code}: come back in {asked / 60:.0f} minutes")
-        raise TransferError(job.url, _ABSENT.get(code, f"the server answers {code}"), passing=code in _PASSING)
+        if code != 200:
+            raise TransferError(job.url, _ABSENT.get(code, f"the server answers {code}"), passing=code in _PASSING)
 
 
 def _retry_after(headers):
@@ -213,13 +209,10 @@ def _followed(job, before, location):
     """The address that a redirect leads to; raises TransferError if it may not be followed."""
     after = before.join(location)
     known = {before.host, *map(str.strip, setting("HOSTS").split(","))}
-    if after.host not in known or (before.scheme, after.scheme) not in _SAFE:
+    if after.host not in known or not (after.scheme == "https" or before.scheme == after.scheme == "http"):
         place = f"{after.scheme}://{after.host}"
         raise TransferError(job.url, f"refused to follow a redirect to {place} (LAB_HOSTS names hosts to trust)")
     return after
-
-
-_SAFE = (("https", "https"), ("http", "https"), ("http", "http"))
 
 
 async def _body(job, answer):
@@ -235,9 +228,3 @@ async def _body(job, answer):
     if unpack and not unpack.eof:
         raise TransferError(job.url, "broken off", passing=True)
     return bytes(body)
-
-
-def _in_words(fault, job):
-    if isinstance(fault, TimeoutError):
-        return f"not finished after {job.deadline:.0f} s"
-    return "timed out" if isinstance(fault, httpx.TimeoutException) else str(fault) or type(fault).__name__
