@@ -46,6 +46,7 @@ class Pipeline:
     def __init__(self):
         rows = [(t, g, f, 0.1, 0.1) for t, g in ((3800, 1), (4300, 1.8), (4750, 2.5), (5000, 3.2)) for f in (-0.5, 0)]
         self.examples = pd.DataFrame(rows, columns=LABELS, dtype=float)
+        self.place = self.examples[["teff", "fe_h"]].to_numpy()
         moved = [self.examples.assign(**{k: self.examples[k] + a * step}) for k, step in STEPS.items() for a in (1, -1)]
         flux = synthesize(pd.concat(moved, ignore_index=True)).values[:, GRID].astype(float)
         flux = flux.reshape(len(STEPS), 2, len(rows), GRID.size)
@@ -57,8 +58,8 @@ class Pipeline:
         good = (mask & int(LAB_BITS) == 0) & (flux != 0) & (error < 1e5)
         weight = np.where(good, source[GRID] / np.where(good, error, 1), 0)
         noise = np.where(good, flux / source[GRID] - 1, 0)
-        near = ((self.examples[["teff", "fe_h"]] - star[["teff", "fe_h"]].astype(float)) / (400, 0.5)) ** 2
-        response = self.response[near.sum(axis=1).idxmin()] * weight
+        near = ((self.place - np.array([star.teff, star.fe_h], float)) / (400, 0.5)) ** 2
+        response = self.response[near.sum(axis=1).argmin()] * weight
         covariance = np.linalg.inv(response @ response.T)
         steps = STEPS.to_numpy()
         return covariance @ response @ (noise * weight) * steps, covariance * np.outer(steps, steps)
