@@ -57,6 +57,10 @@ def test_a_size_that_is_no_number_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("LAB_STARS", "many")
     with pytest.raises(ValueError, match="LAB_STARS is a number"):
         archive.write_survey([tmp_path])
+    monkeypatch.setenv("LAB_STARS", "60")
+    monkeypatch.setenv("LAB_SEED", "mine")
+    with pytest.raises(ValueError, match="LAB_SEED is a number"):
+        archive.write_survey([tmp_path])
 
 
 def test_the_key_holds_all_that_a_survey_depends_on(monkeypatch, tmp_path):

@@ -106,21 +106,27 @@ def survey_key(seed, stars):
     return f"{stars}-seed{seed}-v{VERSION}.{digest(MODEL, sha256_of(LINE_TABLE), sha256_of(TABLE))[:8]}"
 
 
-def write_survey(folders, seed=SEED, stars=None):
+def write_survey(folders, seed=None, stars=None):
     """The simulated archive in one of `folders`, or else written to the first: half a minute, 0.8 GB.
 
-    `stars` is the number of giants, by default LAB_STARS or all 1900; see `draw_population`.
+    `seed` draws the stars, by default LAB_SEED or 128; `stars` is the number of giants, by default LAB_STARS or all
+    1900; see `draw_population`.
 
     Returns
     -------
     the folder: apogeeStar.csv and aspcapStar.csv (the catalogue), truth.csv, mystery.fits, continuum_pixels.npz and
     the apStar files in the folders of the SDSS archive.
     """
-    wanted = stars or setting("STARS", STARS)
-    if not str(wanted).isdecimal():
-        raise ValueError(f"LAB_STARS is a number of giants, 60 to {STARS}, not {wanted!r}")
-    stars = int(wanted)
+    seed, stars = _whole("SEED", seed, SEED), _whole("STARS", stars, STARS)
     return cached_folder(folders, survey_key(seed, stars), lambda unfinished: _write_all(unfinished, seed, stars))
+
+
+def _whole(name, value, default):
+    """A whole number as given, else from the setting LAB_<name>."""
+    wanted = setting(name, default) if value is None else value
+    if not str(wanted).isdecimal():
+        raise ValueError(f"LAB_{name} is a number, not {wanted!r}")
+    return int(wanted)
 
 
 def _write_all(folder, seed, stars, batch=250):
