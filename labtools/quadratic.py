@@ -81,11 +81,12 @@ def maximize_pixels(v, block, n_pixels, penalty):
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-def _maximize_block(v, products, flux, variance, penalty, rounds=200, guesses=2):
+def _maximize_block(v, products, flux, variance, penalty, rounds=200, guesses=2, trust=8):
     """Steps towards least squares and steps in s² by turns, until both stand still.
 
     Steps in the coefficients follow the exact gradient, guided by an inverse normal matrix: the first ones by that of
-    equal errors, the same for all pixels, all others by that of each pixel, which is made once.
+    equal errors, the same for all pixels, all others by that of each pixel, which is made once, and again where `trust`
+    rounds were not enough. A pixel that does not come to rest counts as one that cannot be trained.
     """
     terms, shared = v.shape[1], np.ones((1, len(v))) / len(v)
     theta, s2 = np.eye(1, terms).repeat(len(flux), axis=0), np.full(len(flux), np.inf)
@@ -96,7 +97,7 @@ def _maximize_block(v, products, flux, variance, penalty, rounds=200, guesses=2)
     for number in range(rounds):
         np.reciprocal(np.add(variance, s2[active, None], out=weight), out=weight)
         total = weight.sum(axis=1, keepdims=True)
-        if number == guesses:
+        if number >= guesses and (number - guesses) % trust == 0:
             inverse = np.linalg.inv(symmetric(weight @ products / total, terms) + np.diag(penalty))
         slope = np.multiply(weight, residual, out=work) @ v - total * penalty * theta[active]
         step = np.matvec(inverse, slope) / total
@@ -111,6 +112,8 @@ def _maximize_block(v, products, flux, variance, penalty, rounds=200, guesses=2)
             active, inverse = active[moved], inverse[moved]
             flux, variance, residual = flux[moved], variance[moved], residual[moved]
             weight, work = weight[: len(flux)], work[: len(flux)]
+    else:
+        theta[active], s2[active] = np.eye(1, terms), np.inf
     return theta, s2
 
 
