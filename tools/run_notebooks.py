@@ -28,7 +28,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def without_bars(outputs):
-    """The outputs of a cell without progress bars, and without the stream that held nothing else."""
+    """The outputs of a cell without progress bars; of a living figure the still picture stays."""
     for out in outputs:
         if out.output_type == "stream" and out.name == "stderr":
             out = NotebookNode(out, text=BAR.sub("", out.text))
@@ -36,6 +36,8 @@ def without_bars(outputs):
                 continue
         if WIDGET not in out.get("data", {}):
             yield out
+        elif "image/png" in out.data:
+            yield NotebookNode(out, data=NotebookNode({kind: data for kind, data in out.data.items() if kind != WIDGET}))
 
 
 def show(text, end="\n"):
