@@ -9,16 +9,20 @@ PY := $(ENV)/bin/python
 INSTALLED := $(ENV)/.lab-installed
 TORCH_INDEX = $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: help lab notebooks test lint bench doctor portable clean clean-old
+.PHONY: help lab jupyter notebooks test lint bench doctor portable fuzz figures student handin site browser clean clean-old
 
 help:
 	@echo "make lab        set up, run every notebook into build/ (first time 6 minutes and 3.3 GB, then 2 minutes)"
 	@echo "                TORCH=cpu: the CPU build of PyTorch; LAB_SURVEY=dr17: real spectra; LAB_STUDENT='Your Name'"
+	@echo "make jupyter    JupyterLab on copies in build/work, so that the checkout stays as it is"
 	@echo "make test       unit tests, and every notebook against its committed outputs (12 minutes)"
 	@echo "make doctor     what is installed, which data are here, and what to do about what is wrong"
 	@echo "make notebooks  run the notebooks in place, to refresh the outputs and figures that are committed"
 	@echo "make lint       style and imports;  make bench: speed"
 	@echo "make portable   notebooks and tests as on other machines (hours); ONLY=haswell: as on one of them"
+	@echo "make student    build/student: questions and checks, no solutions;  make handin NAME='Your Name': PDFs to hand in"
+	@echo "make site       build/site/html: notebooks, reference, glossary;  make figures: all figures on one page"
+	@echo "make browser    the lab in Chromium;  make fuzz: thousands of damaged files"
 	@echo "make clean-old  remove cached versions that newer ones have replaced;  make clean: all that was made"
 
 lab: announced $(INSTALLED)
@@ -30,6 +34,10 @@ announced:
 	@echo "2. Data in $${LAB_DATA:-data}, made when a notebook asks for them: 1.2 GB"
 	@echo "3. Eight notebooks, executed into build/: about 2 minutes, 4 where data are made"
 	@echo
+
+jupyter: $(INSTALLED)
+	mkdir -p build/work && cp -n notebooks/[0-9]*.ipynb build/work/
+	$(ENV)/bin/jupyter lab --notebook-dir=build/work
 
 notebooks: $(INSTALLED)
 	$(PY) tools/run_notebooks.py
@@ -44,6 +52,26 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PY) tools/bench.py
+
+fuzz: $(INSTALLED)
+	LAB_FUZZ=3000 $(PY) -m pytest -q tests/test_fuzz.py tests/test_fuzz_jwst.py
+
+figures: $(INSTALLED)
+	$(PY) tools/contact_sheet.py
+
+student: $(INSTALLED)
+	$(PY) tools/make_student.py
+
+handin: $(INSTALLED)
+	LAB_STUDENT="$(NAME)" $(PY) tools/make_handin.py
+
+site: $(INSTALLED)
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[site]"
+	$(PY) tools/make_site.py
+
+browser: $(INSTALLED)
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[browser]"
+	$(PY) -m pytest -q tests/browser.py
 
 doctor: $(INSTALLED)
 	$(PY) -m labtools doctor

@@ -37,7 +37,9 @@ def without_bars(outputs):
         if WIDGET not in out.get("data", {}):
             yield out
         elif "image/png" in out.data:
-            yield NotebookNode(out, data=NotebookNode({kind: data for kind, data in out.data.items() if kind != WIDGET}))
+            yield NotebookNode(
+                out, data=NotebookNode({kind: data for kind, data in out.data.items() if kind != WIDGET})
+            )
 
 
 def show(text, end="\n"):
