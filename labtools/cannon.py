@@ -7,7 +7,6 @@ is σ² + s²: the error of that pixel and an intrinsic scatter of the model.
 
 import warnings
 from dataclasses import dataclass, fields
-from math import comb
 
 import numpy as np
 import pandas as pd
@@ -23,14 +22,25 @@ from labtools.quadratic import (
     design,
     design_slopes,
     marginalize,
-    maximize_pixels,
     minimize,
     quadratic_forms,
     slope_and_curvature,
+    spread_out,
+    starting_points,
 )
 from labtools.selection import split_by_star
 from labtools.spectra import by_star
-from labtools.teaching import CHUNK, aligned_labels, check_training, chunks, flux_and_variance, some, turn
+from labtools.teaching import (
+    CHUNK,
+    aligned_labels,
+    check_training,
+    chunks,
+    fault_of,
+    flux_and_variance,
+    maximize_pixels,
+    some,
+    turn,
+)
 
 __all__ = ["Cannon", "design", "design_slopes", "ridge_scores"]
 
@@ -196,7 +206,7 @@ class Cannon:
         ------
         ValueError if the wavelengths differ from the model's or no star has a usable pixel.
         """
-        spectra, names, candidates = by_star(spectra), list(self.labels), _spread_out(self.examples)
+        spectra, names, candidates = by_star(spectra), list(self.labels), spread_out(self.examples)
         tables, covariances, first = [], [], 0
         for form in self._forms(spectra, modes):
             table, one = self._fit(*form, candidates, starts)
@@ -221,7 +231,7 @@ class Cannon:
         """Table of the stars that have pixels, indexed by number, and covariances (star, K, K) of all."""
         usable, k = n_pixels > len(self.labels), len(self.labels)
         a, b, c = about_the_mean(a[usable], b[usable], c[usable])
-        points = _starting_points(a, b, c, departure(candidates, self.degree), candidates, starts)
+        points = starting_points(a, b, c, departure(candidates, self.degree), candidates, starts)
         trials = np.stack([minimize(a, b, c, x, self.degree) for x in points])
         chi2 = np.stack([chi_square(a, b, c, x, self.degree) for x in trials])
         x = trials[np.argmin(chi2, axis=0), np.arange(len(a))]
@@ -255,7 +265,7 @@ class Cannon:
     def from_bytes(cls, content, source="this file"):
         """The model that `to_bytes` wrote; BadFile, naming the `source`, if it is something else or damaged."""
         parts = npz.unpack(content, [field.name for field in fields(cls)], source)
-        if fault := _fault(**parts):
+        if fault := fault_of(**parts):
             raise BadFile(f"{source} is no trained Cannon: {fault}")
         labels = tuple(map(str, parts["labels"]))
         reciprocal = tuple(name for name, turned in zip(labels, parts["reciprocal"], strict=True) if turned)
@@ -353,42 +363,3 @@ def ridge_scores(spectra, labels, degree=3, ridges=(0, 1e-5, 1e-4, 1e-3, 1e-2), 
             x = model.scaled(labels.loc[group].to_numpy(float))
             scores[ridge] += model.likelihood(test, x)[2].sum() / len(labels)
     return scores
-
-
-def _spread_out(points, number=200):
-    """A selection of points (n, K), each as far as possible from those before, the first the one nearest 0."""
-    if len(points) <= number:
-        return points
-    chosen = [np.argmin(np.linalg.norm(points, axis=1))]
-    nearest = np.full(len(points), np.inf)
-    for _ in range(number - 1):
-        nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))
-        chosen.append(np.argmax(nearest))
-    return points[np.sort(chosen)]
-
-
-def _starting_points(a, b, c, v, candidates, number):
-    """Scaled labels (number, star, K) of the candidates that fit best and differ from one another."""
-    i, j = np.triu_indices(v.shape[1])
-    score = a[:, i, j] @ (v[:, i] * v[:, j] * np.where(i == j, 1.0, 2.0)).T - 2 * b @ v.T + c[:, None]
-    for _ in range(number):
-        points = candidates[np.argmin(score, axis=1)]
-        yield points
-        score[np.linalg.norm(candidates - points[:, None], axis=-1) < 1] = np.inf
-
-
-def _fault(labels, offset, scale, wavelength, theta, s2, examples, degree, reciprocal):
-    """What is wrong with the arrays of a model: a sentence, or None."""
-    k, pixels = labels.size, wavelength.size
-    if degree.shape != () or degree not in (1, 2, 3) or labels.ndim != 1 or not 0 < k < 100 or labels.dtype.kind != "U":
-        return "its labels or its degree are none"
-    shapes = {"offset": (k,), "scale": (k,), "reciprocal": (k,), "wavelength": (pixels,), "s2": (pixels,)}
-    shapes |= {"theta": (pixels, comb(k + int(degree), k)), "examples": (len(np.atleast_1d(examples)), k)}
-    arrays = locals()
-    if wrong := [name for name, shape in shapes.items() if arrays[name].shape != shape]:
-        return f"the shapes of {', '.join(wrong)} do not fit {k} labels and {pixels} pixels"
-    numbers = (offset, scale, wavelength, theta, examples, np.where(np.isinf(s2), 0, s2))
-    if any(array.dtype != float or not np.isfinite(array).all() for array in numbers) or reciprocal.dtype != bool:
-        return "a number in it is not finite"
-    if not (scale > 0).all() or not (s2 >= 0).all() or len(examples) <= k:
-        return "a scale is not positive, or it has no training stars"

@@ -10,7 +10,7 @@ from labtools.spectra import by_star, chips, resample, usable
 
 __all__ = ["find_continuum_pixels", "normalize", "running_quantile"]
 
-CHUNK = 100  # stars that are held as float64 at a time
+CHUNK = 50  # stars that are held as float64 at a time
 
 
 def normalize(spectra, continuum_pixels, degree=2, clip=4.0):
@@ -43,10 +43,15 @@ def normalize(spectra, continuum_pixels, degree=2, clip=4.0):
     for start in range(0, stars, CHUNK):
         rows = slice(start, start + CHUNK)
         picked = resample(spectra.isel(star=rows), grid)
-        seen = seen or usable(picked.flux, picked.error).any()
-        for name, values in _normalized(picked, continuum_pixels.values, degree, clip).items():
+        flux, error = _cleaned(picked.flux.values, picked.error.values)
+        seen = seen or np.isfinite(error).any()
+        arrays = _normalized(flux, error, grid, continuum_pixels.values, degree, clip)
+        kinds = dict.fromkeys(arrays, np.result_type(picked.flux.dtype, np.float32))
+        if "mask" in picked:
+            arrays["mask"], kinds["mask"] = picked["mask"].values, picked["mask"].dtype
+        for name, values in arrays.items():
             if not start:
-                result[name] = ("star", "wavelength"), np.empty((stars, grid.size), values.dtype)
+                result[name] = ("star", "wavelength"), np.empty((stars, grid.size), kinds[name])
             result[name].values[rows] = values
     if not seen:
         raise ValueError(
@@ -74,29 +79,29 @@ def _checked(spectra, continuum_pixels, degree):
     return by_star(spectra)
 
 
-def _normalized(spectra, trusted, degree, clip):
-    """The arrays of `normalize` for a few stars, by name."""
-    flux, error = spectra.flux.values.astype(float), spectra.error.values.astype(float)
-    with np.errstate(over="ignore", invalid="ignore"):
-        error[~usable(flux, error) | (error < 1e-8 * np.abs(flux))] = np.inf
-    flux[np.isinf(error)] = 0
+def _cleaned(flux, error):
+    """Flux and error in float64, 0 and inf where a pixel must not count."""
+    with np.errstate(over="ignore"):
+        good = usable(flux, error) & (error >= 1e-8 * np.abs(flux))
+    return np.where(good, flux, 0).astype(float), np.where(good, error, np.inf).astype(float)
+
+
+def _normalized(flux, error, wavelength, trusted, degree, clip):
+    """Normalized flux and error and the continuum of a few stars, by name."""
     continuum = np.full(flux.shape, np.nan)
-    for chip in chips(spectra.wavelength.values):
-        columns = np.flatnonzero(trusted[chip]) + chip.start
+    for chip in chips(wavelength):
+        used = np.flatnonzero(trusted[chip])
         x = np.linspace(-1, 1, chip.stop - chip.start)
-        basis = chebyshev.chebvander(x, degree)
-        used = columns - chip.start
+        basis, columns = chebyshev.chebvander(x, degree), used + chip.start
         coefficients = _robust_fit(x[used], basis[used], flux[:, columns], error[:, columns], clip)
         continuum[:, chip] = coefficients @ basis.T
     good = np.isfinite(error) & (continuum > 0)
-    safe, kind = np.where(good, continuum, 1.0), np.result_type(spectra.flux.dtype, np.float32)
-    arrays = {
+    safe = np.where(good, continuum, 1.0)
+    return {
         "flux": np.where(good, flux, 0) / safe,
         "error": np.where(good, error / safe, np.inf),
         "continuum": continuum,
     }
-    masks = {"mask": spectra["mask"].values} if "mask" in spectra else {}
-    return {name: array.astype(kind) for name, array in arrays.items()} | masks
 
 
 def _robust_fit(x, basis, flux, error, clip, rounds=5):

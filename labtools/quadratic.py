@@ -1,12 +1,9 @@
-"""The mathematics of The Cannon: design vectors, all pixels trained at once, all stars fitted at once."""
+"""The mathematics of The Cannon: design vectors, and all stars fitted at once by their quadratic forms."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import combinations_with_replacement
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 __all__ = [
     "about_the_mean",
@@ -15,11 +12,12 @@ __all__ = [
     "design",
     "design_slopes",
     "marginalize",
-    "maximize_pixels",
     "minimize",
     "monomials",
     "quadratic_forms",
     "slope_and_curvature",
+    "spread_out",
+    "starting_points",
     "symmetric",
 ]
 
@@ -60,72 +58,6 @@ def _expand(x, degree, order):
             new.append(below[2] * factor[..., None, None] + cross + np.swapaxes(cross, -1, -2))
         parts = [np.concatenate(pair, axis=len(stars)) for pair in zip(parts, new, strict=True)]
     return parts
-
-
-def maximize_pixels(v, block, n_pixels, penalty):
-    """Coefficients (L, T) and scatter s² (L,) of all pixels, some at a time on all cores.
-
-    v : (N, T) design vectors of the training stars. block : function from a slice of pixels to their flux and σ²
-    (P, N), float64; it is asked for each pixel once, so that the spectra need not fit into memory. penalty : (T,)
-    what a ridge adds to the diagonal of the normal matrices, in units of the sum of a pixel's weights.
-    """
-    i, j = np.triu_indices(v.shape[1])
-    products, workers = v[:, i] * v[:, j], os.cpu_count()
-    width = max(8, min(64, n_pixels // (8 * workers), 2**21 // len(v)))
-
-    def train(start):
-        return _maximize_block(v, products, *block(slice(start, start + width)), penalty)
-
-    with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(train, range(0, n_pixels, width)))
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-
-
-def _maximize_block(v, products, flux, variance, penalty, rounds=200, guesses=2):
-    """Steps towards least squares and steps in s² by turns, until both stand still.
-
-    Steps in the coefficients follow the exact gradient, guided by an inverse normal matrix: the first ones by that of
-    equal errors, the same for all pixels, all others by that of each pixel, which is made once.
-    """
-    terms, shared = v.shape[1], np.ones((1, len(v))) / len(v)
-    theta, s2 = np.eye(1, terms).repeat(len(flux), axis=0), np.full(len(flux), np.inf)
-    active = np.flatnonzero(np.isfinite(variance).sum(axis=1) >= 2 * terms)
-    flux, variance, s2[active] = flux[active], variance[active], 1e-4
-    inverse = np.linalg.inv(symmetric(shared @ products, terms) + np.diag(penalty))
-    weight, residual, work = np.empty_like(flux), flux - 1, np.empty_like(flux)
-    for number in range(rounds):
-        np.reciprocal(np.add(variance, s2[active, None], out=weight), out=weight)
-        total = weight.sum(axis=1, keepdims=True)
-        if number == guesses:
-            inverse = np.linalg.inv(symmetric(weight @ products / total, terms) + np.diag(penalty))
-        slope = np.multiply(weight, residual, out=work) @ v - total * penalty * theta[active]
-        step = np.matvec(inverse, slope) / total
-        theta[active] += step
-        np.subtract(flux, np.matmul(theta[active], v.T, out=residual), out=residual)
-        change, size = _scatter_step(residual, weight, total[:, 0], s2[active], work)
-        s2[active] += change
-        moved = (np.abs(change) > 1e-9 * size) | (np.vecdot(step, slope) > 1e-13) | (number <= guesses)
-        if not moved.any():
-            break
-        if not moved.all():
-            active, inverse = active[moved], inverse[moved]
-            flux, variance, residual = flux[moved], variance[moved], residual[moved]
-            weight, work = weight[: len(flux)], work[: len(flux)]
-    return theta, s2
-
-
-def _scatter_step(residual, weight, total, s2, work):
-    """A Newton step towards the s² (P,) of largest likelihood, given residuals and w = 1/(σ²+s²) (P, N).
-
-    The slope of the log-likelihood in s² is ½ Σ w(wr² - 1), its curvature -½ Σ w²(2wr² - 1), expected -½ Σ w²; the
-    larger of the first and half the second is taken. Returns the step and the harmonic mean of the total variance,
-    which is the size that s² is to be compared with.
-    """
-    np.multiply(weight, residual, out=work)
-    np.multiply(work, work, out=work)
-    expected = np.vecdot(weight, weight)
-    curvature = np.maximum(2 * np.vecdot(weight, work) - expected, expected / 2)
-    return np.maximum((work.sum(axis=1) - total) / curvature, -s2), weight.shape[1] / total
 
 
 def symmetric(upper, size):
@@ -217,3 +149,25 @@ def minimize(a, b, c, x, degree, rounds=100):
         if not active.size:
             break
     return x
+
+
+def spread_out(points, number=200):
+    """A selection of points (n, K), each as far as possible from those before, the first the one nearest 0."""
+    if len(points) <= number:
+        return points
+    chosen = [np.argmin(np.linalg.norm(points, axis=1))]
+    nearest = np.full(len(points), np.inf)
+    for _ in range(number - 1):
+        nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))
+        chosen.append(np.argmax(nearest))
+    return points[np.sort(chosen)]
+
+
+def starting_points(a, b, c, v, candidates, number):
+    """Scaled labels (number, star, K) of the candidates that fit best and differ from one another."""
+    i, j = np.triu_indices(v.shape[1])
+    score = a[:, i, j] @ (v[:, i] * v[:, j] * np.where(i == j, 1.0, 2.0)).T - 2 * b @ v.T + c[:, None]
+    for _ in range(number):
+        points = candidates[np.argmin(score, axis=1)]
+        yield points
+        score[np.linalg.norm(candidates - points[:, None], axis=-1) < 1] = np.inf

@@ -140,6 +140,28 @@ def test_the_slope_of_the_likelihood_vanishes_at_every_pixel(taught):
     assert np.all(slope[model.s2 == 0] <= 0)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_uneven_errors_and_few_stars_are_trained_to_the_maximum(seed):
+    """Where errors differ a hundredfold and coefficients are many, steps that are too long must not run away."""
+    model, rng = made_up_cannon(3, pixels=120), np.random.default_rng(seed)
+    spectra, labels = made_up_stars(model, 60, snr=1000, seed=seed)
+    spectra["error"] = spectra.error * 10 ** rng.uniform(0, 2.3, spectra.error.shape)
+    spectra["flux"] = spectra.flux + rng.standard_t(2, spectra.flux.shape) * np.where(
+        np.isfinite(spectra.error), spectra.error, 0
+    )
+    found = Cannon.train(spectra, labels, degree=3)
+    v = design(found.scaled(labels.to_numpy()), 3)
+    trained = np.flatnonzero(np.isfinite(found.s2))
+    assert len(trained) > 100
+    for pixel in trained[::7]:
+        f, sigma = spectra.flux.values[:, pixel], spectra.error.values[:, pixel]
+        good = np.isfinite(sigma)
+        here, theta = log_likelihood(found.s2[pixel], f[good], sigma[good], v[good])
+        np.testing.assert_allclose(found.theta[pixel], theta, rtol=1e-5, atol=1e-6)
+        near = found.s2[pixel] * np.array([0.97, 1.03]) + [0, 1e-12]
+        assert all(here >= log_likelihood(s2, f[good], sigma[good], v[good])[0] - 1e-9 for s2 in near)
+
+
 def test_scatter_is_recovered(taught):
     """Maximum likelihood takes the T coefficients from the variance: (σ² + s²)(1 - T/N) is what it finds."""
     spectra, _, model = taught
@@ -424,11 +446,10 @@ def test_a_ridge_holds_products_of_labels_near_zero(taught):
 
 def test_cross_validation_prefers_a_ridge_where_coefficients_are_many():
     model = made_up_cannon(3, pixels=60)
-    spectra, labels = made_up_stars(model, 70, snr=30, seed=6)
-    scores = ridge_scores(spectra, labels, degree=3, ridges=(0, 0.1, 1e3))
-    assert scores.idxmax() == 0.1
-    plenty = ridge_scores(*made_up_stars(model, 900, snr=300, seed=6), degree=2, ridges=(0, 0.1))
-    assert plenty.idxmax() == 0
+    few, many = (made_up_stars(model, number, snr=300, seed=6) for number in (100, 900))
+    scores = ridge_scores(*few, degree=3, ridges=(0, 0.03, 1e3))
+    assert scores.idxmax() == 0.03
+    assert ridge_scores(*many, degree=2, ridges=(0, 0.03)).idxmax() == 0
 
 
 def test_modes_in_the_fit_are_weights_of_correlated_pixels(taught):
@@ -462,9 +483,9 @@ def test_a_selection_of_starting_points_finds_the_same_minima(monkeypatch):
     model = made_up_cannon(5, 200)
     model = replace(model, examples=np.random.default_rng(1).normal(size=(900, 5)))
     spectra, _ = made_up_stars(model, 150, snr=40)
-    assert len(room._spread_out(model.examples)) == 200
+    assert len(room.spread_out(model.examples)) == 200
     few = model.fit(spectra)
-    monkeypatch.setattr(room, "_spread_out", lambda examples: examples)
+    monkeypatch.setattr(room, "spread_out", lambda examples: examples)
     every, names = model.fit(spectra), list(model.labels)
     off = (few[names] - every[names]).abs() / every[[f"{name}_err" for name in names]].to_numpy()
     assert off.max(axis=None) < 1e-3

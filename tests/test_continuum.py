@@ -1,11 +1,14 @@
 """Grids, the continuum fit, and what it must not be upset by."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from numpy.polynomial import Chebyshev
 
+from labtools import continuum as room
 from labtools.continuum import find_continuum_pixels, normalize, running_quantile
 from labtools.spectra import GRID, WAVELENGTH, cap_snr, chips, resample
 
@@ -113,11 +116,68 @@ def test_a_chip_whose_continuum_pixels_crowd_at_one_end_is_masked(pixels):
         (lambda s, p: (s, p.astype(float)), "boolean"),
         (lambda s, p: (s.drop_vars("error"), p), "flux and error"),
         (lambda s, p: (s.assign(error=s.error * np.inf), p), "no usable pixel"),
+        (lambda s, p: (s.assign(error=s.error * 0), p), "no usable pixel"),
+        (lambda s, p: (s.assign(error=s.error * 1e-31), p), "no usable pixel"),
+        (lambda s, p: (s.assign_coords(wavelength=s.wavelength * np.nan), p), "wavelengths .* increase"),
+        (lambda s, p: (s, p.assign_coords(wavelength=p.wavelength.where(p.wavelength > 15200))), "wavelengths"),
+        (lambda s, p: (s.isel(wavelength=slice(None, None, -1)), p), "wavelengths"),
+        (lambda s, p: (s, p, -1), "degree"),
+        (lambda s, p: (s, p, 2.5), "degree"),
     ],
 )
 def test_input_that_is_something_else(pixels, change, message):
     with pytest.raises(ValueError, match=message):
         normalize(*change(as_spectra(smooth(1), 5.0), pixels))
+
+
+def test_a_continuum_of_degree_0_is_a_level(pixels):
+    spectra = as_spectra(np.full((2, WAVELENGTH.size), 7.0), 0.1)
+    np.testing.assert_allclose(normalize(spectra, pixels, degree=0).flux, 1, rtol=1e-10)
+
+
+def test_errors_that_are_none_mask_their_pixels(pixels):
+    level = smooth(1)
+    clean, harmed = as_spectra(level, 5.0), as_spectra(level, 5.0)
+    at = GRID[[500, 510, 520, 530]]
+    harmed.error[0, at] = [0, -5, np.nan, 1e-30]
+    harmed.flux[0, at] = 1e7
+    result = normalize(harmed, pixels)
+    assert np.isinf(result.error.values[0, [500, 510, 520, 530]]).all()
+    assert np.isinf(result.error).sum() == 4
+    np.testing.assert_allclose(result.continuum, normalize(clean, pixels).continuum, rtol=1e-10)
+
+
+def test_one_star_picked_out_and_transposed_spectra(pixels):
+    spectra = as_spectra(smooth(3), 5.0)
+    whole = normalize(spectra, pixels)
+    np.testing.assert_allclose(normalize(spectra.isel(star=1), pixels).continuum[0], whole.continuum[1], rtol=1e-12)
+    np.testing.assert_array_equal(normalize(spectra.transpose("wavelength", "star"), pixels).flux, whole.flux)
+
+
+def test_some_stars_at_a_time_give_the_same_numbers(pixels, monkeypatch):
+    spectra = as_spectra(smooth(7), 5.0).assign_attrs(source="made up")
+    spectra["mask"] = spectra.flux.astype("int32")
+    spectra["snr"] = "star", np.arange(7.0)
+    whole = normalize(spectra, pixels)
+    monkeypatch.setattr(room, "CHUNK", 3)
+    np.testing.assert_array_equal(whole.mask, spectra.mask[:, GRID])
+    assert whole.attrs["source"] == "made up"
+    pd.testing.assert_index_equal(whole.indexes["star"], spectra.indexes["star"])
+    xr.testing.assert_allclose(normalize(spectra, pixels), whole, rtol=1e-12)
+
+
+def test_memory_and_precision_are_those_of_the_input(pixels):
+    spectra = as_spectra(np.repeat(smooth(1), 2000, axis=0), 5.0).astype("float32")
+    tracemalloc.start()
+    result = normalize(spectra, pixels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * (spectra.flux.nbytes + spectra.error.nbytes)
+    assert {str(array.dtype) for array in result.data_vars.values()} == {"float32"}
+    double = normalize(spectra.isel(star=[0]).astype(float), pixels)
+    error = double.error.values[0]
+    assert np.abs((result.flux[0] - double.flux[0]) / error).max() < 1e-3
+    assert np.abs(result.error[0] / double.error[0] - 1).max() < 1e-6
 
 
 def test_the_courses_grid_is_part_of_the_surveys(shared_data):

@@ -81,3 +81,39 @@ def test_the_split_is_by_star_and_repeatable():
     assert split_by_star(stars, seed=3)[0].equals(first)
     assert not split_by_star(stars, seed=4)[0].equals(first)
     assert set(split_by_star(stars[::-1], seed=3)[0]) == set(first)
+
+
+def test_any_number_of_groups_in_proportion():
+    stars = [f"s{number % 80}" for number in range(100)]
+    groups = split_by_star(stars, seed=42, parts=(5, 1, 2))
+    assert [len(set(group)) for group in groups] == [50, 10, 20]
+    assert sum(len(group) for group in groups) == 100
+    halves = split_by_star(stars, seed=3, parts=(1, 1))
+    assert all(one.equals(other) for one, other in zip(halves, split_by_star(stars, seed=3), strict=True))
+
+
+def test_the_split_of_the_lab_stays_what_it_was():
+    """Outputs of the notebooks depend on it."""
+    stars = [f"s{number:02d}" for number in range(8)]
+    assert list(split_by_star(stars, 17)[0]) == ["s00", "s01", "s04", "s06"]
+    assert [list(group) for group in split_by_star(stars, 42, parts=(5, 1, 2))] == [
+        ["s02", "s03", "s04", "s06", "s07"],
+        ["s01"],
+        ["s00", "s05"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((catalogue(a={}, b={}), 1), "the stars of the table"),
+        ((["a", "b"], 1, 0.0), "above 0 and below 1"),
+        ((["a", "b"], 1, 1.0), "above 0 and below 1"),
+        ((["a", "b"], 1, 50), "above 0 and below 1"),
+        ((["a", "b"], 1, np.nan), "above 0 and below 1"),
+        ((["a", "b"], 1, 0.5, (5, 0, 2)), "above 0"),
+    ],
+)
+def test_what_cannot_be_split(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        split_by_star(*arguments)

@@ -1,67 +1,234 @@
-"""How fast the package is, as ratios to plain alternatives timed in the same run (make bench)."""
+"""How fast and how large the package is, as ratios to plain alternatives of the same run (make bench).
 
+The table goes to docs/performance.md with the machine, the versions and the date.
+"""
+
+import datetime
+import importlib
+import os
+import platform
+import sys
 import time
+import tracemalloc
+import warnings
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from scipy.optimize import curve_fit
 
 import labtools
-from labtools import LABELS, Cannon
-from labtools.cannon import design
+from labtools import LABELS, Cannon, normalize
+from labtools.apstar import read_apstar
+from labtools.posterior import build_model, diagnose, sample
+from labtools.quadratic import design, design_slopes
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+PIXELS = 7214
+JOIN = {"combine_attrs": "drop", "join": "override", "coords": "minimal", "compat": "override", "data_vars": "all"}
 
 
 def timed(function, repeats=3):
-    """Shortest wall time of a few calls, seconds, and the last result."""
+    """Shortest wall time of a few calls, seconds."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        result = function()
+        function()
         times.append(time.perf_counter() - start)
-    return min(times), result
+    return min(times)
+
+
+def peak(function):
+    """Most memory that a call held at a time, bytes."""
+    tracemalloc.start()
+    function()
+    size = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return size
+
+
+def observe(model, number, seed=1, snr=100):
+    """Spectra (float32) and labels of stars made from a model, near its training stars: no files."""
+    rng = np.random.default_rng(seed)
+    x = model.examples[rng.integers(0, len(model.examples), number)] + 0.1 * rng.standard_normal(
+        (number, len(model.labels))
+    )
+    flux = np.empty((number, model.s2.size), np.float32)
+    for rows in np.array_split(np.arange(number), max(1, number // 500)):
+        noise = rng.standard_normal((len(rows), model.s2.size), np.float32)
+        flux[rows] = design(x[rows], model.degree) @ model.theta.T + noise * np.float32(1 / snr)
+    names = [f"star{i}" for i in range(number)]
+    coords = {"star": names, "wavelength": model.wavelength}
+    axes = ("star", "wavelength")
+    spectra = xr.Dataset({"flux": (axes, flux), "error": (axes, np.full_like(flux, 1 / snr))}, coords=coords)
+    return spectra, pd.DataFrame(model.unscaled(x), index=names, columns=list(model.labels))
 
 
 def train_by_loop(spectra, labels, model, pixels):
     """Coefficients and scatter of some pixels by the grid of s² that the lab asks for."""
-    design_matrix = design((labels.to_numpy() - model.offset) / model.scale)
+    rows = design(model.scaled(labels.to_numpy()))
     for pixel in pixels:
         f, sigma = spectra.flux.values[:, pixel].astype(float), spectra.error.values[:, pixel].astype(float)
         good = np.isfinite(sigma)
-        f, sigma, a = f[good], sigma[good], design_matrix[good]
+        f, sigma, a = f[good], sigma[good], rows[good]
         for s2 in np.geomspace(1e-8, 1e-2, 30):
             w = 1 / (sigma**2 + s2)
             np.linalg.solve(a.T @ (w[:, None] * a), a.T @ (w * f))
 
 
-def fit_by_scipy(spectra, model):
+def fit_by_scipy(spectra, model, analytic):
     """Labels of stars one after the other by curve_fit(method="trf") on all pixels."""
-    for star in spectra.star.values:
-        one = spectra.sel(star=star)
-        good = np.isfinite(one.error.values)
-        sigma = np.sqrt(one.error.values[good].astype(float) ** 2 + model.s2[good])
+    for flux, error in zip(spectra.flux.values, spectra.error.values, strict=True):
+        good = np.isfinite(error) & np.isfinite(model.s2)
+        sigma, theta = np.sqrt(error[good].astype(float) ** 2 + model.s2[good]), model.theta[good]
 
-        def predict(_, *values, good=good):
-            return model.predict(pd.DataFrame([values], columns=model.labels)).values[0, good]
+        def predict(_, *x, theta=theta):
+            return theta @ design(np.array(x))
 
-        curve_fit(predict, None, one.flux.values[good], model.offset, sigma, method="trf", x_scale=model.scale)
+        def jacobian(_, *x, theta=theta):
+            return theta @ design_slopes(np.array(x))
+
+        start = np.zeros(len(model.labels))
+        curve_fit(predict, None, flux[good], start, sigma, method="trf", jac=jacobian if analytic else None)
 
 
-def main():
+def training(model, teach, labels):
+    rows = model.scaled(labels.to_numpy())
+    v = design(rows)
+    i, j = np.triu_indices(v.shape[1])
+    products, weight = np.ascontiguousarray((v[:, i] * v[:, j]).T), np.random.default_rng(0).random(teach.flux.shape)
+    ours, limit = timed(lambda: Cannon.train(teach, labels)), timed(lambda: products @ weight)
+    pixels = np.linspace(0, PIXELS - 1, 30).astype(int)
+    loop = timed(lambda: train_by_loop(teach, labels, model, pixels), 1) * PIXELS / pixels.size
+    yield f"training, {len(labels)} stars x {PIXELS} pixels x 5 labels", f"{ours:.2f} s"
+    yield "the assignment's loop over 30 values of s² / training", f"{loop / ours:.0f}"
+    yield "training / the one matrix product that no method avoids (goal 4)", f"{ours / limit:.1f}"
+
+
+def fitting(model, test):
+    ours, few = timed(lambda: model.fit(test)), test.isel(star=slice(0, None, max(1, test.sizes["star"] // 12)))
+    share = test.sizes["star"] / few.sizes["star"]
+    yield f"fitting {test.sizes['star']} stars", f"{ours:.2f} s"
+    for name, analytic in (("curve_fit, numerical", False), ("curve_fit, analytic Jacobian", True)):
+        yield f"{name} / fitting", f"{timed(lambda a=analytic: fit_by_scipy(few, model, a), 1) * share / ours:.0f}"
+
+
+def all_pixels(model, one):
+    """The posterior of a star without the quadratic form."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    good = np.isfinite(one.error.values[0]) & np.isfinite(model.s2)
+    sigma, (i, j) = np.sqrt(one.error.values[0, good].astype(float) ** 2 + model.s2[good]), np.triu_indices(5)
+    bounds, start = labtools.posterior.flat_priors(model), model.fit(one).iloc[0]
+    with pm.Model() as full:
+        y = [pm.Uniform(name, low, high, initval=start[name]) for name, low, high in bounds.itertuples()]
+        x = (pt.stack(y) - model.offset) / model.scale
+        flux = pt.dot(model.theta[good], pt.concatenate([pt.ones(1), x, x[i] * x[j]]))
+        pm.Normal("flux", flux, sigma, observed=one.flux.values[0, good])
+    return full
+
+
+def sampling(model, one):
+    forms = {"small form": build_model(model, one), "all pixels": all_pixels(model, one)}
+    calls, seconds = {}, {}
+    for name, form in forms.items():
+        with form:
+            value, at = form.logp_dlogp_function(ravel_inputs=True), form.initial_point()
+        value.set_extra_values({})
+        flat = np.concatenate([np.ravel(at[v.name]) for v in form.value_vars])
+        calls[name] = timed(lambda f=value, p=flat: [f(p) for _ in range(20)]) / 20
+        start = time.perf_counter()
+        draws = sample(form, draws=250, tune=250, chains=2, cores=1, progressbar=False, quiet=True)
+        seconds[name] = 1000 * (time.perf_counter() - start) / diagnose(draws).ess_bulk.min()
+    small, large = calls.values()
+    yield "one likelihood with gradient, all pixels / small form (goal 50)", f"{large / small:.0f}"
+    for name, value in seconds.items():
+        yield f"1,000 effective draws by NUTS, {name}", f"{value:.0f} s"
+
+
+def reading(survey, number=60):
+    files = [path for folder in survey.folders for path in Path(folder).rglob("apStar-*.fits")][:number]
+    pixels = survey.continuum_pixels()
+    if files:
+        byte = timed(lambda: [path.read_bytes() for path in files])
+        whole = timed(lambda: normalize(xr.concat(map(read_apstar, files), "star", **JOIN), pixels), 1)
+        yield "reading and normalizing an apStar file (goal 5 ms)", f"{1000 * whole / len(files):.1f} ms"
+        yield "... / reading its bytes", f"{whole / byte:.0f}"
+
+
+def growth(model, number):
+    spectra, labels = observe(model, number)
+    train, fit = timed(lambda: Cannon.train(spectra, labels), 1), timed(lambda: model.fit(spectra), 1)
+    yield f"{number} stars: training, fitting a star", f"{1e3 * train / number:.2f} ms, {1e3 * fit / number:.2f} ms"
+
+
+def memory(model, number=3000):
+    spectra, labels = observe(model, number)
+    grid = xr.DataArray(np.arange(PIXELS) % 10 == 0, coords={"wavelength": model.wavelength})
+    steps = {
+        "normalizing": lambda: normalize(spectra, grid),
+        "training": lambda: Cannon.train(spectra, labels),
+        "fitting": lambda: model.fit(spectra),
+    }
+    for name, step in steps.items():
+        size = spectra.flux.nbytes + spectra.error.nbytes
+        yield f"{number} stars, float32: memory of {name} / its input (goal 2)", f"{peak(step) / size:.2f}"
+
+
+def label_growth(model, k):
+    rng, names = np.random.default_rng(2), tuple(f"label{i}" for i in range(k))
+    x = rng.standard_normal((1000, k))
+    terms = design(x).shape[1]
+    theta = 0.01 * rng.standard_normal((PIXELS, terms)) + np.eye(1, terms)
+    made = Cannon(names, np.zeros(k), np.ones(k), model.wavelength, theta, np.full(PIXELS, 1e-5), x)
+    spectra, labels = observe(made, 1000)
+    yield f"{k} labels, 1000 stars: training", f"{timed(lambda: Cannon.train(spectra, labels), 1):.2f} s"
+
+
+def networks():
+    """Rows of tools/bench_nets.py, where it is: `rows()` yields (what, figure)."""
+    if (Path(__file__).parent / "bench_nets.py").is_file():
+        sys.path.append(str(Path(__file__).parent))
+        yield from importlib.import_module("bench_nets").rows()
+
+
+def page(rows):
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "scipy", "pymc", "torch", "xarray"))
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
+    head = f"""# Performance
+
+`make bench` writes this page: ratios of one run. {datetime.date.today()}; {machine};
+Python {platform.python_version()}, {versions}.
+
+| what | figure |
+|---|---|
+"""
+    return head + "".join(f"| {what} | {figure} |\n" for what, figure in rows)
+
+
+def main(largest=20_000):
+    warnings.filterwarnings("ignore", message="(chip|the model extrapolates|PyTensor could not)")
     survey = labtools.open_survey()
     giants, spectra = labtools.normalized_giants(survey)
-    training, validation = labtools.split_by_star(giants.index, seed=17)
-    labels = giants.loc[training, LABELS]
-    teach, test = spectra.sel(star=training), spectra.sel(star=validation)
-    train_time, model = timed(lambda: Cannon.train(teach, labels))
-    fit_time, _ = timed(lambda: model.fit(test))
-    pixels = np.linspace(0, model.s2.size - 1, 40).astype(int)
-    loop_time = timed(lambda: train_by_loop(teach, labels, model, pixels), 1)[0] * model.s2.size / pixels.size
-    few = test.isel(star=slice(0, None, len(validation) // 20))
-    scipy_time = timed(lambda: fit_by_scipy(few, model), 1)[0] * test.sizes["star"] / few.sizes["star"]
-    size = f"{len(training)} stars x {model.s2.size} pixels x {len(LABELS)} labels"
-    print(f"training, {size}: {train_time:.2f} s; a loop over 30 values of s²: {loop_time / train_time:.0f} times that")
-    print(f"fitting {len(validation)}: {fit_time:.2f} s; scipy, one by one: {scipy_time / fit_time:.0f} times that")
+    first, second = labtools.split_by_star(giants.index, seed=17)
+    labels, teach, test = giants.loc[first, LABELS], spectra.sel(star=first), spectra.sel(star=second)
+    model = Cannon.train(teach, labels)
+    sizes = [number for number in (250, 1000, 4000, 20_000) if number <= largest]
+    suites = [
+        training(model, teach, labels), fitting(model, test), sampling(model, test.isel(star=[0])),
+        reading(survey), *(growth(model, number) for number in sizes), memory(model),
+        *(label_growth(model, k) for k in (3, 5, 7, 10)), networks(),
+    ]  # fmt: skip
+    rows = []
+    for suite in suites:
+        for row in suite:
+            print(f"{row[0]}: {row[1]}", flush=True)
+            rows.append(row)
+    PAGE.write_text(page(rows))
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))
