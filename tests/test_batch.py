@@ -32,7 +32,7 @@ from labtools.batch.chunk import _star_by_star  # noqa: E402
 def client():
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        distributed.Client(cluster) as client,
+        distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
 

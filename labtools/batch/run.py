@@ -130,14 +130,14 @@ def _connected(client):
     """The Dask client given, or one of a scheduler's address, or of a cluster on this machine, until it is closed."""
     if isinstance(client, Client):
         return contextlib.nullcontext(client)
-    return Client(client) if client else Client(**HERE)
+    return Client(client, set_as_default=False) if client else Client(set_as_default=False, **HERE)
 
 
 def _run(client, job, chunks):
     """Send the chunks to the workers, not too many at a time; returns why chunks failed."""
     print(f"Dask dashboard: {client.dashboard_link}", file=sys.stderr)
     shared = client.submit(lambda: job, key=f"job-{uuid.uuid4().hex}")  # a task outlives the worker that has done it
-    waiting, places, faults, running = iter(chunks.items()), {}, {}, as_completed()
+    waiting, places, faults, running = iter(chunks.items()), {}, {}, as_completed(loop=client.loop)
 
     def send(number):
         for place, rows in islice(waiting, number):
