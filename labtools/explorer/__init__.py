@@ -80,7 +80,7 @@ def _slider(name, low, high, value, digits):
 def _axes(**shape):
     """Axes of a figure whose layout is fixed, because a layout engine would cost more than all the rest."""
     figure = Figure(figsize=(9.5, 4.8), layout="none")
-    figure.subplots_adjust(left=0.09, right=0.98, top=0.92, bottom=0.13, hspace=0.1, wspace=0.25)
+    figure.subplots_adjust(left=0.11, right=0.98, top=0.92, bottom=0.13, hspace=0.1, wspace=0.25)
     return figure, figure.subplots(**shape)
 
 
