@@ -105,11 +105,7 @@ class Cannon(LabelSpace):
     def quadratic_form(self, spectra, chunk=CHUNK):
         """The likelihood of each star as a quadratic form of its design vector v: χ² = vᵀAv - 2bᵀv + c.
 
-        It is exact, because the weights 1/(σ²+s²) do not depend on the labels.
-
-        Returns
-        -------
-        A (star, T, T), b (star, T), c (star,), and the number of pixels that count (star,).
+        Returns A (star, T, T), b (star, T), c (star,), and the number of pixels that count (star,).
         """
         a, b, c, _, n_pixels = joined(self._forms(spectra, chunk=chunk))
         return a, b, c, n_pixels
@@ -119,10 +115,7 @@ class Cannon(LabelSpace):
 
         Here d = v(x) - v(x0): no digits are lost to what all models have in common. With `modes` their amplitudes are
         integrated out. NaN in x0 counts as the mean star.
-
-        Returns
-        -------
-        A (star, T, T), r (star, T), constant (star,).
+        Returns A (star, T, T), r (star, T), constant (star,).
         """
         spectra, v0, logs = by_star(spectra), design(np.nan_to_num(x0), self.degree), []
 
