@@ -106,7 +106,8 @@ def cached(folders, name, build, *made_by, form=DATASET, keep=lambda result: Tru
         with contextlib.suppress(OSError):
             content = path.read_bytes()
             if path.name == _name(stem, content, suffix):
-                _mark_used(path)
+                with contextlib.suppress(OSError):
+                    os.utime(path)
                 return from_bytes(content)
             warnings.warn(f"{path} is damaged (its checksum is wrong) and is made again", stacklevel=2)
             path.unlink()
@@ -132,9 +133,8 @@ def cached_folder(folders, name, write):
     the version of the thing.
     """
     places = [Path(folder) / name for folder in folders]
-    for place in places:
-        if _use(place):
-            return place
+    if found := next(filter(_use, places), None):
+        return found
     with writing(places[0]) as whole:
         whole.mkdir()
         (whole / LOCK).touch()
@@ -148,7 +148,8 @@ def _use(folder):
     lock = _lock(folder)
     if folder.is_dir():
         _in_use[folder] = lock
-        _mark_used(folder)
+        with contextlib.suppress(OSError):
+            os.utime(folder)
     return folder.is_dir()
 
 
@@ -160,11 +161,6 @@ def _lock(folder, alone=False):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
             stack.pop_all()
             return file
-
-
-def _mark_used(path):
-    with contextlib.suppress(OSError):
-        os.utime(path)
 
 
 @lru_cache

@@ -15,40 +15,17 @@ import xarray as xr
 from labtools import npz
 from labtools.cache import writing
 from labtools.errors import BadFile
-from labtools.quadratic import (
-    about_the_mean,
-    chi_square,
-    departure,
-    design,
-    design_slopes,
-    marginalize,
-    minimize,
-    quadratic_forms,
-    slope_and_curvature,
-    spread_out,
-    starting_points,
-)
+from labtools.labelspace import LabelSpace, some
+from labtools.quadratic import design, design_slopes, fit_forms, joined, quadratic_forms, spread_out
 from labtools.selection import split_by_star
 from labtools.spectra import by_star
-from labtools.teaching import (
-    CHUNK,
-    aligned_labels,
-    check_training,
-    chunks,
-    fault_of,
-    flux_and_variance,
-    maximize_pixels,
-    some,
-    turn,
-)
+from labtools.trainer import CHUNK, check_normalized, chunks, fault_of, maximize_pixels, standardized
 
 __all__ = ["Cannon", "design", "design_slopes", "ridge_scores"]
 
-LARGEST = 1 << 30  # bytes of a file that may be a model
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Cannon:
+class Cannon(LabelSpace):
     """A trained model.
 
     labels : names of the K labels.
@@ -72,12 +49,9 @@ class Cannon:
     reciprocal: tuple = ()
 
     def __repr__(self):
-        trained = np.isfinite(self.s2).sum()
-        names = (f"5040/{name}" if name in self.reciprocal else name for name in self.labels)
-        return (
-            f"Cannon({', '.join(names)}; {self.theta.shape[1]} terms, {trained} of {self.s2.size} pixels, "
-            f"{len(self.examples)} training stars)"
-        )
+        names = ", ".join(f"5040/{name}" if name in self.reciprocal else name for name in self.labels)
+        pixels = f"{np.isfinite(self.s2).sum()} of {self.s2.size} pixels"
+        return f"Cannon({names}; {self.theta.shape[1]} terms, {pixels}, {len(self.examples)} training stars)"
 
     @classmethod
     def train(cls, spectra, labels, degree=2, ridge=0.0, reciprocal=()):
@@ -103,20 +77,12 @@ class Cannon:
         if degree not in (1, 2, 3) or not ridge >= 0:
             raise ValueError(f"degree must be 1, 2 or 3 and ridge not negative; they are {degree} and {ridge}")
         spectra = by_star(spectra)
-        y = aligned_labels(spectra, labels, reciprocal)
-        offset, scale = y.mean(axis=0), y.std(axis=0)
-        x = (y - offset) / np.where(scale > 0, scale, 1)
+        x, offset, scale = standardized(spectra.star.values, labels, degree, reciprocal)
+        check_normalized(spectra)
         v = design(x, degree)
-        check_training(spectra, labels.columns, x, v, scale)
-
-        def block(pixels):
-            flux, variance = flux_and_variance(spectra.isel(wavelength=pixels))
-            return np.ascontiguousarray(flux.T), np.ascontiguousarray(variance.T)
-
-        penalty = ridge * (np.arange(v.shape[1]) > x.shape[1])
-        theta, s2 = maximize_pixels(v, block, spectra.sizes["wavelength"], penalty)
+        theta, s2 = maximize_pixels(v, spectra, penalty=ridge * (np.arange(v.shape[1]) > x.shape[1]))
         wavelength = spectra.wavelength.values.astype(float)
-        return cls(tuple(labels.columns), offset, scale, wavelength, theta, s2, x, degree, tuple(reciprocal))
+        return cls(tuple(labels), offset, scale, wavelength, theta, s2, x, degree, tuple(reciprocal))
 
     def predict(self, labels):
         """Model flux, DataArray (star, wavelength), for a DataFrame with a column for each label, or one row of it.
@@ -136,53 +102,31 @@ class Cannon:
             coords={"star": stars.values, "label": list(self.labels), "wavelength": self.wavelength},
         )
 
-    def distance(self, labels):
-        """Mahalanobis distance of labels (DataFrame) from the training set: Series indexed by star."""
-        stars, x = self._checked(labels, warn=False)
-        return pd.Series(self._distance(x), stars, name="distance")
-
-    def extrapolates(self, labels):
-        """Whether labels lie further from the training set than any of its stars: boolean Series indexed by star."""
-        stars, x = self._checked(labels, warn=False)
-        return pd.Series(self._outside(x), stars, name="extrapolated")
-
     def quadratic_form(self, spectra, chunk=CHUNK):
         """The likelihood of each star as a quadratic form of its design vector v: χ² = vᵀAv - 2bᵀv + c.
 
-        It is exact, because the weights 1/(σ²+s²) do not depend on the labels.
-
-        Returns
-        -------
-        A (star, T, T), b (star, T), c (star,), and the number of pixels that count (star,).
+        Returns A (star, T, T), b (star, T), c (star,), and the number of pixels that count (star,).
         """
-        return tuple(np.concatenate(part) for part in zip(*self._forms(spectra, None, chunk), strict=True))
+        a, b, c, _, n_pixels = joined(self._forms(spectra, chunk=chunk))
+        return a, b, c, n_pixels
 
     def likelihood(self, spectra, x0, modes=None):
         """The log-likelihood of each star near scaled labels x0 (star, K): ln L = constant + rᵀd - ½dᵀAd.
 
         Here d = v(x) - v(x0): no digits are lost to what all models have in common. With `modes` their amplitudes are
         integrated out. NaN in x0 counts as the mean star.
-
-        Returns
-        -------
-        A (star, T, T), r (star, T), constant (star,).
+        Returns A (star, T, T), r (star, T), constant (star,).
         """
         spectra, v0, logs = by_star(spectra), design(np.nan_to_num(x0), self.degree), []
 
         def residuals():
-            for start, (flux, variance) in zip(range(0, len(v0), CHUNK), chunks(spectra, CHUNK), strict=True):
+            for v, (flux, variance) in zip(np.split(v0, range(CHUNK, len(v0), CHUNK)), chunks(spectra), strict=True):
                 total = variance + self.s2
-                counts = np.isfinite(total)
-                logs.append(np.log(2 * np.pi * total, where=counts, out=np.zeros_like(total)).sum(axis=1))
-                yield flux - v0[start : start + CHUNK] @ self.theta.T, variance
+                logs.append(np.log(2 * np.pi * total, where=np.isfinite(total), out=np.zeros_like(total)).sum(axis=1))
+                yield flux - v @ self.theta.T, variance
 
-        forms = quadratic_forms(self.coefficients(modes), self.s2, residuals())
-        a, r, c, _ = (np.concatenate(part) for part in zip(*forms, strict=True))
-        logs = np.concatenate(logs)
-        if modes is not None:
-            a, r, c, more = marginalize(a, r, c, self.theta.shape[1])
-            logs += more
-        return a, r, -(c + logs) / 2
+        a, r, c, more, _ = joined(quadratic_forms(self.coefficients(modes), self.s2, residuals(), v0.shape[1]))
+        return a, r, -(c + (np.concatenate(logs) + more)) / 2
 
     def fit(self, spectra, starts=3, modes=None, covariance=False):
         """Labels of stars, by least squares.
@@ -206,60 +150,27 @@ class Cannon:
         ------
         ValueError if the wavelengths differ from the model's or no star has a usable pixel.
         """
-        spectra, names, candidates = by_star(spectra), list(self.labels), spread_out(self.examples)
-        tables, covariances, first = [], [], 0
-        for form in self._forms(spectra, modes):
-            table, one = self._fit(*form, candidates, starts)
-            tables.append(table.set_index(table.index + first))
-            covariances.append(one)
-            first += len(one)
-        table, stars = pd.concat(tables), spectra.star.values
-        if table.empty:
+        stars, names, candidates = by_star(spectra).star.values, list(self.labels), spread_out(self.examples)
+        forms = self._forms(spectra, modes)
+        fits = joined(fit_forms(a, b, c, n, candidates, self.degree, starts) for a, b, c, _, n in forms)
+        x, inverse, chi2, n_pixels, converged, agree = fits
+        if not n_pixels.any():
             raise ValueError(f"no usable pixel in {some(stars)}: nothing to fit")
-        if len(table) < len(stars):
-            blind = np.delete(stars, table.index)
-            warnings.warn(f"no usable pixel in {some(blind)}: their labels are NaN", stacklevel=2)
-        flags = {"n_pixels": 0, "converged": False, "agree": 0, "extrapolated": False}
-        types = table.dtypes[list(flags)]
-        table = table.reindex(range(len(stars))).fillna(flags).astype(types).set_index(pd.Index(stars, name="star"))
-        if not covariance:
-            return table
+        if not n_pixels.all():
+            warnings.warn(f"no usable pixel in {some(stars[n_pixels == 0])}: their labels are NaN", stacklevel=2)
+        units = self.units(x)
+        covariances = inverse * units[:, :, None] * units[:, None]
+        errors = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+        columns = [*names, *(f"{name}_err" for name in names)]
+        table = pd.DataFrame(np.hstack([self.unscaled(x), errors]), pd.Index(stars, name="star"), columns)
+        flags = {"converged": converged, "agree": agree, "extrapolated": self._outside(x)}
+        table = table.assign(chi2=chi2, n_pixels=n_pixels, **flags)
         coords = {"star": stars, "label": names, "other": names}
-        return table, xr.DataArray(np.concatenate(covariances), coords=coords)
-
-    def _fit(self, a, b, c, n_pixels, candidates, starts):
-        """Table of the stars that have pixels, indexed by number, and covariances (star, K, K) of all."""
-        usable, k = n_pixels > len(self.labels), len(self.labels)
-        a, b, c = about_the_mean(a[usable], b[usable], c[usable])
-        points = starting_points(a, b, c, departure(candidates, self.degree), candidates, starts)
-        trials = np.stack([minimize(a, b, c, x, self.degree) for x in points])
-        chi2 = np.stack([chi_square(a, b, c, x, self.degree) for x in trials])
-        x = trials[np.argmin(chi2, axis=0), np.arange(len(a))]
-        slope, curvature, _ = slope_and_curvature(a, b, x, self.degree)
-        inverse, units, covariance = (
-            np.linalg.pinv(curvature, hermitian=True),
-            self.units(x),
-            np.full((len(usable), k, k), np.nan),
-        )
-        covariance[usable] = inverse * units[:, :, None] * units[:, None]
-        errors = np.sqrt(np.diagonal(covariance[usable], axis1=1, axis2=2))
-        table = pd.DataFrame(
-            np.hstack([self.unscaled(x), errors]),
-            np.flatnonzero(usable),
-            [*self.labels, *(f"{name}_err" for name in self.labels)],
-        )
-        return table.assign(
-            chi2=chi2.min(axis=0),
-            n_pixels=n_pixels[usable],
-            converged=np.vecdot(slope, np.matvec(inverse, slope)) < 1e-6,
-            agree=(chi2 - chi2.min(axis=0) < 1e-3).sum(axis=0),
-            extrapolated=self._outside(x),
-        ), covariance
+        return (table, xr.DataArray(covariances, coords=coords)) if covariance else table
 
     def to_bytes(self):
         """The model as the content of an .npz file."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return npz.pack(**parts | {"reciprocal": self._turned})
+        return npz.pack(**vars(self) | {"reciprocal": self._turned})
 
     @classmethod
     def from_bytes(cls, content, source="this file"):
@@ -267,9 +178,9 @@ class Cannon:
         parts = npz.unpack(content, [field.name for field in fields(cls)], source)
         if fault := fault_of(**parts):
             raise BadFile(f"{source} is no trained Cannon: {fault}")
-        labels = tuple(map(str, parts["labels"]))
-        reciprocal = tuple(name for name, turned in zip(labels, parts["reciprocal"], strict=True) if turned)
-        return cls(**parts | {"labels": labels, "degree": int(parts["degree"]), "reciprocal": reciprocal})
+        names = parts["labels"]
+        texts = {"labels": tuple(names.tolist()), "reciprocal": tuple(names[parts["reciprocal"]].tolist())}
+        return cls(**parts | texts | {"degree": int(parts["degree"])})
 
     def save(self, path):
         """Write the model to one .npz file, which appears whole or not at all."""
@@ -280,22 +191,7 @@ class Cannon:
     def load(cls, path):
         """Read a model that `save` wrote; BadFile if the file holds something else, or what an older version wrote."""
         with open(path, "rb") as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise BadFile(f"{path} is no trained Cannon: it is larger than {LARGEST} bytes")
-        return cls.from_bytes(content, path)
-
-    def scaled(self, y):
-        """Scaled labels of labels y (..., K) in the order of the model."""
-        return (turn(y, self._turned) - self.offset) / self.scale
-
-    def unscaled(self, x):
-        """Labels (..., K) in their own units, of scaled labels x (..., K)."""
-        return turn(x * self.scale + self.offset, self._turned)
-
-    def units(self, x):
-        """How much labels change with scaled labels, at x (..., K): derivatives (..., K) in units of the labels."""
-        return np.where(self._turned, -(self.unscaled(x) ** 2) / 5040, 1.0) * self.scale
+            return cls.from_bytes(file.read(npz.LARGEST + 1), path)
 
     def coefficients(self, modes=None):
         """θ (L, T), with the modes as further columns."""
@@ -305,45 +201,14 @@ class Cannon:
             raise ValueError("the modes are not on the wavelengths of the model: learn them with this model")
         return np.hstack([self.theta, modes.transpose("wavelength", "mode").values])
 
-    @property
-    def _turned(self):
-        return np.array([name in self.reciprocal for name in self.labels])
-
-    def _checked(self, labels, warn=True):
-        """Index and scaled labels (n, K) of a DataFrame; a warning names stars outside the training set."""
-        table = labels.to_frame().T if isinstance(labels, pd.Series) else labels
-        missing = [name for name in self.labels if name not in table]
-        if missing:
-            raise ValueError(f"the model needs the labels {', '.join(self.labels)}; missing: {', '.join(missing)}")
-        y = table[list(self.labels)].to_numpy(float)
-        bad = ~(np.isfinite(y) & ((y > 0) | ~self._turned)).all(axis=1)
-        if bad.any():
-            raise ValueError(f"labels must be finite, temperatures positive; not so for {some(table.index[bad])}")
-        x = self.scaled(y)
-        outside = self._outside(x)
-        if warn and outside.any():
-            names = some(table.index[outside])
-            warnings.warn(f"the model extrapolates: the labels of {names} lie outside its training set", stacklevel=3)
-        return table.index, x
-
-    def _distance(self, x):
-        """Mahalanobis distance of scaled labels x (n, K) from the training set."""
-        inverse = np.linalg.inv(np.cov(self.examples.T).reshape(2 * x.shape[-1:]))
-        return np.sqrt(np.einsum("nk,kl,nl->n", x, inverse, x))
-
-    def _outside(self, x):
-        """Whether scaled labels x (n, K) lie further from the training set than any of its stars."""
-        return self._distance(x) > self._distance(self.examples).max()
-
-    def _forms(self, spectra, modes, chunk=CHUNK):
+    def _forms(self, spectra, modes=None, chunk=CHUNK):
         """The quadratic forms of `chunk` stars at a time."""
         spectra = by_star(spectra)
         if not spectra.sizes["star"]:
             raise ValueError("there is no star in these spectra")
         if not np.array_equal(spectra.wavelength.values, self.wavelength):
             raise ValueError("the spectra are not on the wavelengths of the model: normalize them on the same grid")
-        for *form, n_pixels in quadratic_forms(self.coefficients(modes), self.s2, chunks(spectra, chunk)):
-            yield *(form if modes is None else marginalize(*form, self.theta.shape[1])[:3]), n_pixels
+        return quadratic_forms(self.coefficients(modes), self.s2, chunks(spectra, chunk), self.theta.shape[1])
 
 
 def ridge_scores(spectra, labels, degree=3, ridges=(0, 1e-5, 1e-4, 1e-3, 1e-2), folds=4, seed=17, **options):
@@ -352,11 +217,8 @@ def ridge_scores(spectra, labels, degree=3, ridges=(0, 1e-5, 1e-4, 1e-3, 1e-2), 
     The training set is divided into `folds` groups of stars; each group is predicted from its labels by a model of the
     others. The score is the mean log-likelihood of a star; take the ridge where it is highest (`.idxmax()`).
     """
-    groups, scores = (
-        split_by_star(labels.index, seed, parts=[1] * folds),
-        pd.Series(0.0, pd.Index(ridges, name="ridge")),
-    )
-    for group in groups:
+    scores = pd.Series(0.0, pd.Index(ridges, name="ridge"))
+    for group in split_by_star(labels.index, seed, parts=[1] * folds):
         rest, test = labels.drop(group), by_star(spectra.sel(star=group))
         for ridge in ridges:
             model = Cannon.train(spectra.sel(star=rest.index), rest, degree, ridge, **options)

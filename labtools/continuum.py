@@ -67,9 +67,7 @@ def _checked(spectra, continuum_pixels, degree):
         raise ValueError("continuum_pixels must be a DataArray with the one dimension 'wavelength'")
     if continuum_pixels.dtype != bool:
         raise ValueError(f"continuum_pixels must be boolean, not {continuum_pixels.dtype}")
-    if {"flux", "error"} - set(spectra.data_vars) or any(
-        "wavelength" not in spectra[k].dims for k in ("flux", "error")
-    ):
+    if not all(name in spectra.data_vars and "wavelength" in spectra[name].dims for name in ("flux", "error")):
         raise ValueError("spectra must be a Dataset with flux and error over (star, wavelength)")
     for data in (spectra, continuum_pixels):
         if not (np.diff(data.wavelength.values) > 0).all() or data.sizes["wavelength"] < 2:
@@ -97,11 +95,8 @@ def _normalized(flux, error, wavelength, trusted, degree, clip):
         continuum[:, chip] = coefficients @ basis.T
     good = np.isfinite(error) & (continuum > 0)
     safe = np.where(good, continuum, 1.0)
-    return {
-        "flux": np.where(good, flux, 0) / safe,
-        "error": np.where(good, error / safe, np.inf),
-        "continuum": continuum,
-    }
+    flux, error = np.where(good, flux, 0) / safe, np.where(good, error / safe, np.inf)
+    return {"flux": flux, "error": error, "continuum": continuum}
 
 
 def _robust_fit(x, basis, flux, error, clip, rounds=5):
@@ -165,13 +160,10 @@ def running_quantile(spectra, width=50.0, quantile=0.9):
         knots = np.arange(inside[0], inside[-1] + 5.0, 5.0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # windows without a good pixel stay NaN
-            values = np.stack(
-                [np.nanquantile(good[:, chip][:, abs(inside - k) <= width / 2], quantile, axis=1) for k in knots],
-                axis=1,
-            )
+            near = [good[:, chip][:, abs(inside - knot) <= width / 2] for knot in knots]
+            values = np.stack([np.nanquantile(part, quantile, axis=1) for part in near], axis=1)
         for row, value in enumerate(values):
-            known = np.isfinite(value)
-            if known.any():
+            if (known := np.isfinite(value)).any():
                 result[row, chip] = np.interp(inside, knots[known], value[known])
     return spectra.flux.copy(data=result)
 

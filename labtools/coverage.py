@@ -90,11 +90,11 @@ def learn_scatter(samples, reference, errors=None, tails=(3, 4, 6, 8, 12, 20, 50
     s, fits = np.cov(off.T).reshape(e.shape[1:]) / 4, []
     for nu in tails:
         likelihood, s = _expectation_maximization(off, c, e, s, nu)
-        fits.append((likelihood, s))
-    best = int(np.argmax([likelihood for likelihood, _ in fits]))
+        fits.append((likelihood, s, nu))
+    _, s, nu = max(fits, key=lambda fit: fit[0])
     names = list(samples["label"].values)
-    table = pd.DataFrame(fits[best][1] * np.outer(unit, unit), index=names, columns=names)
-    table.attrs["nu"] = tails[best]
+    table = pd.DataFrame(s * np.outer(unit, unit), index=names, columns=names)
+    table.attrs["nu"] = nu
     return table
 
 

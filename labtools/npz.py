@@ -7,7 +7,10 @@ import numpy as np
 
 from labtools.errors import BadFile
 
-__all__ = ["pack", "unpack"]
+__all__ = ["LARGEST", "pack", "unpack"]
+
+LARGEST = 1 << 30
+"""How many bytes are read at most."""
 
 
 def pack(**arrays):
@@ -24,6 +27,8 @@ def unpack(content, names, source="this file"):
     memory than the file is long, and zip's checksums tell of damage.
     """
     try:
+        if len(content) > LARGEST:
+            raise ValueError(f"it is larger than {LARGEST} bytes")
         with zipfile.ZipFile(io.BytesIO(content)) as file:
             parts = file.infolist()
             if sorted(part.filename for part in parts) != sorted(f"{name}.npy" for name in names):

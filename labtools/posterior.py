@@ -17,14 +17,7 @@ import xarray as xr
 from labtools.quadratic import departure, design, monomials, slope_and_curvature
 from labtools.spectra import by_star
 
-__all__ = [
-    "build_model",
-    "diagnose",
-    "flat_priors",
-    "labels_of",
-    "sample",
-    "sample_stars",
-]
+__all__ = ["build_model", "diagnose", "flat_priors", "labels_of", "sample", "sample_stars"]
 
 TAILS = 5  # degrees of freedom of the multivariate t that proposes labels
 LEAST = 0.01  # efficiency of importance resampling
@@ -49,7 +42,6 @@ def build_model(cannon, spectrum, priors=None, modes=None):
 
     Parameters
     ----------
-    cannon : the trained `Cannon`.
     spectrum : Dataset of one star, normalized, on the wavelengths of the model.
     priors : DataFrame like that of `flat_priors`, which is what None means.
     modes : DataArray of `labtools.coverage.residual_modes`, or None.
@@ -62,9 +54,8 @@ def build_model(cannon, spectrum, priors=None, modes=None):
     if spectrum.sizes["star"] != 1:
         raise ValueError(f"the posterior is that of one star, not of {spectrum.sizes['star']}: choose one")
     priors = _checked(cannon, priors)
-    x0 = _best(cannon, spectrum, modes)
-    a, r, constant = (part[0] for part in cannon.likelihood(spectrum, x0, modes))
-    x0 = x0[0]
+    best = _best(cannon, spectrum, modes)
+    x0, a, r, constant = (part[0] for part in (best, *cannon.likelihood(spectrum, best, modes)))
     edge = 1e-3 * (priors["high"] - priors["low"])
     start = cannon.unscaled(x0).clip(priors["low"] + edge, priors["high"] - edge)
     with pm.Model() as model:

@@ -6,18 +6,15 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 __all__ = [
-    "about_the_mean",
-    "chi_square",
     "departure",
     "design",
     "design_slopes",
-    "marginalize",
-    "minimize",
+    "fit_forms",
+    "joined",
     "monomials",
     "quadratic_forms",
     "slope_and_curvature",
     "spread_out",
-    "starting_points",
     "symmetric",
 ]
 
@@ -69,21 +66,27 @@ def symmetric(upper, size):
     return full
 
 
-def quadratic_forms(theta, s2, chunks):
+def joined(parts):
+    """Arrays of all stars, or pixels, from tuples of arrays of some after the other."""
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def quadratic_forms(theta, s2, chunks, terms):
     """χ² of stars as vᵀAv - 2bᵀv + c, which is exact: the weights 1/(σ²+s²) do not depend on the labels.
 
-    theta (L, T), s2 (L,). For each of `chunks`, flux and σ² (n, L), yields A (n, T, T), b (n, T), c (n,) and the number
-    of pixels that count (n,).
+    theta (L, T and more), s2 (L,). For each of `chunks`, flux and σ² (n, L), yields A (n, T, T), b (n, T) and c (n,) of
+    the first T = `terms` columns, a log-determinant (n,) for the others, and the number of pixels that count (n,).
     """
     i, j = np.triu_indices(theta.shape[1])
     products = theta[:, i] * theta[:, j]
     for flux, variance in chunks:
         weight = 1 / (variance + s2)
         a, weighted = symmetric(weight @ products, theta.shape[1]), weight * flux
-        yield a, weighted @ theta, np.vecdot(weighted, flux), np.count_nonzero(weight, axis=1)
+        form = _marginalized(a, weighted @ theta, np.vecdot(weighted, flux), terms)
+        yield *form, np.count_nonzero(weight, axis=1)
 
 
-def marginalize(a, b, c, terms):
+def _marginalized(a, b, c, terms):
     """A, b, c of the first `terms` terms when the amplitudes of the others are integrated out, and a log-determinant.
 
     Their priors are standard normal. What is left is the form of pixels that vary together (Woodbury's identity); the
@@ -92,25 +95,15 @@ def marginalize(a, b, c, terms):
     inner = a[:, terms:, terms:] + np.eye(a.shape[1] - terms)
     gain = np.linalg.solve(inner, np.concatenate([a[:, terms:, :terms], b[:, terms:, None]], axis=2))
     cross, best = a[:, :terms, terms:], gain[..., terms]
-    c = c - np.vecdot(b[:, terms:], best)
-    return (
+    a, b, c = (
         a[:, :terms, :terms] - cross @ gain[..., :terms],
         b[:, :terms] - np.matvec(cross, best),
-        c,
-        np.linalg.slogdet(inner)[1],
+        c - np.vecdot(b[:, terms:], best),
     )
+    return a, b, c, np.linalg.slogdet(inner)[1]
 
 
-def about_the_mean(a, b, c):
-    """The same χ² in terms of the departure of the design vector from that of the mean star, (1, 0, 0, ...).
-
-    χ² is what is left of terms a hundred thousand times larger, the squares of all fluxes; without them an optimizer
-    can tell smaller steps apart.
-    """
-    return a, b - a[:, :, 0], c - 2 * b[:, 0] + a[:, 0, 0]
-
-
-def chi_square(a, b, c, x, degree):
+def _chi_square(a, b, c, x, degree):
     """χ² (n,) of scaled labels x (n, K), by a quadratic form about the mean star."""
     v = departure(x, degree)
     return np.vecdot(v, np.matvec(a, v) - 2 * b) + c
@@ -131,16 +124,16 @@ def slope_and_curvature(a, b, x, degree):
     return np.matvec(transposed, pull), transposed @ (a @ jacobian), np.einsum("nt,ntkl->nkl", pull, bends)
 
 
-def minimize(a, b, c, x, degree, rounds=100):
+def _minimize(a, b, c, x, degree, rounds=100):
     """Scaled labels (n, K) that minimize χ² of every star: damped Newton steps from starting points x (n, K)."""
     x, damping, active = x.copy(), np.full(len(x), 1e-3), np.arange(len(x))
-    chi2 = chi_square(a, b, c, x, degree)
+    chi2 = _chi_square(a, b, c, x, degree)
     for _ in range(rounds):
         form = a[active], b[active], c[active]
         slope, curvature, bend = slope_and_curvature(*form[:2], x[active], degree)
         raised = curvature * (1 + damping[active, None, None] * np.eye(x.shape[1])) + bend
         step = -np.linalg.solve(raised, slope[..., None])[..., 0]
-        new = chi_square(*form, x[active] + step, degree)
+        new = _chi_square(*form, x[active] + step, degree)
         better = new <= chi2[active]
         x[active[better]] += step[better]
         chi2[active[better]] = new[better]
@@ -163,7 +156,7 @@ def spread_out(points, number=200):
     return points[np.sort(chosen)]
 
 
-def starting_points(a, b, c, v, candidates, number):
+def _starting_points(a, b, c, v, candidates, number):
     """Scaled labels (number, star, K) of the candidates that fit best and differ from one another."""
     i, j = np.triu_indices(v.shape[1])
     score = a[:, i, j] @ (v[:, i] * v[:, j] * np.where(i == j, 1.0, 2.0)).T - 2 * b @ v.T + c[:, None]
@@ -171,3 +164,31 @@ def starting_points(a, b, c, v, candidates, number):
         points = candidates[np.argmin(score, axis=1)]
         yield points
         score[np.linalg.norm(candidates - points[:, None], axis=-1) < 1] = np.inf
+
+
+def fit_forms(a, b, c, n_pixels, candidates, degree, starts):
+    """Scaled labels of least χ², from `starts` of the candidates: the best of the minima that they lead to.
+
+    The fit is about the mean star, (1, 0, 0, ...): the squares of all fluxes are a hundred thousand times larger than
+    what is left without them, and an optimizer can tell smaller steps apart.
+
+    Returns
+    -------
+    Scaled labels (n, K), the inverse curvature there (n, K, K), χ², the number of pixels, whether the slope vanished
+    and how many starts agree, (n,). NaN, 0 and False for a star with no more pixels than labels.
+    """
+    usable = n_pixels > candidates.shape[1]
+    a, b, c = a[usable], b[usable], c[usable]
+    b, c = b - a[:, :, 0], c - 2 * b[:, 0] + a[:, 0, 0]
+    points = _starting_points(a, b, c, departure(candidates, degree), candidates, starts)
+    minima = np.stack([_minimize(a, b, c, x, degree) for x in points])
+    heights = np.stack([_chi_square(a, b, c, x, degree) for x in minima])
+    x, chi2 = minima[np.argmin(heights, axis=0), np.arange(len(a))], heights.min(axis=0)
+    slope, curvature, _ = slope_and_curvature(a, b, x, degree)
+    inverse = np.linalg.pinv(curvature, hermitian=True)
+    converged, agree = np.vecdot(slope, np.matvec(inverse, slope)) < 1e-6, (heights - chi2 < 1e-3).sum(axis=0)
+    found = x, inverse, chi2, n_pixels[usable], converged, agree
+    whole = [np.full((len(usable), *p.shape[1:]), np.nan if p.dtype == float else 0, p.dtype) for p in found]
+    for places, part in zip(whole, found, strict=True):
+        places[usable] = part
+    return whole

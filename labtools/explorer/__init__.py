@@ -92,14 +92,12 @@ def explore_spectrum(cannon, spectra, labels, lines, survey, width=80.0):
 
     Parameters
     ----------
-    cannon : the trained model.
     spectra, labels : normalized spectra and labels (DataFrame) of stars to compare with, indexed alike.
     lines : DataFrame with species, wavelength (Angstrom, vacuum) and ep (eV).
-    survey : its `title` goes on the figure.
     width : of the window, Angstrom.
     """
     names, wavelength = list(cannon.labels), cannon.wavelength
-    scaled = (labels[names].to_numpy() - cannon.offset) / cannon.scale
+    scaled, span = cannon.scaled(labels[names].to_numpy()), labels[names].agg(["min", "max", "median"])
     observed = np.where(np.isfinite(spectra.error.values), spectra.flux.values, np.float32(np.nan))
     figure, (upper, lower) = _axes(nrows=2, sharex=True, height_ratios=[2.2, 1])
     star = upper.plot([], [], color="k", lw=0.9)[0]
@@ -113,7 +111,7 @@ def explore_spectrum(cannon, spectra, labels, lines, survey, width=80.0):
     def draw(window, of, **values):
         point = pd.DataFrame([values], index=["model"])[names]
         inside = slice(*np.searchsorted(wavelength, [window, window + width]))
-        nearest = np.argmin(np.linalg.norm(scaled - (point.to_numpy() - cannon.offset) / cannon.scale, axis=1))
+        nearest = np.argmin(np.linalg.norm(scaled - cannon.scaled(point.to_numpy()), axis=1))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the colour says it
             flux, gradient = cannon.predict(point).values[0], cannon.gradient(point).sel(label=of).values[0]
@@ -127,10 +125,7 @@ def explore_spectrum(cannon, spectra, labels, lines, survey, width=80.0):
         warning = " <b>The model extrapolates.</b>" if extrapolated else ""
         return f"Most similar star: {labels.index[nearest]} ({known}).{warning}"
 
-    controls = {
-        name: _slider(name, labels[name].min(), labels[name].max(), labels[name].median(), DIGITS.get(name, ".2f"))
-        for name in names
-    }
+    controls = {name: _slider(name, *span[name], DIGITS.get(name, ".2f")) for name in names}
     controls["window"] = _slider("window [Å]", wavelength[0], wavelength[-1] - width, 16000.0, ".0f")
     controls["of"] = widgets.Dropdown(options=names, description="gradient of")
     marker = upper.axvline(np.nan, color="0.4", lw=0.8, ls="--")

@@ -1,4 +1,4 @@
-"""How a Cannon is taught: spectra and labels that may teach it, checked, and all pixels trained at once."""
+"""How a Cannon is trained: spectra and labels that may teach it, checked, and all pixels trained at once."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -8,84 +8,69 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from labtools.quadratic import symmetric
+from labtools.labelspace import finite, some, turn
+from labtools.quadratic import design, joined, symmetric
 from labtools.spectra import usable
 
-__all__ = [
-    "aligned_labels",
-    "check_training",
-    "chunks",
-    "fault_of",
-    "flux_and_variance",
-    "maximize_pixels",
-    "some",
-    "turn",
-]
+__all__ = ["check_normalized", "chunks", "fault_of", "maximize_pixels", "standardized"]
 
 CHUNK = 200  # stars that are held as float64 at a time
 TINY = 1e-6  # smallest error of a normalized flux that is believed
 FILLER = -9000  # values of labels up to this one stand for no value
 
 
-def turn(values, turned):
-    """5040 / value where a label is `turned`, the value elsewhere; twice it is the value again."""
-    return np.where(turned, 5040 / np.where(turned, values, 1), values)
-
-
 def chunks(spectra, chunk=CHUNK):
     """Flux and σ² (n, wavelength) of some stars after the other."""
     for start in range(0, spectra.sizes["star"], chunk):
-        yield flux_and_variance(spectra.isel(star=slice(start, start + chunk)))
+        yield _flux_and_variance(spectra.isel(star=slice(start, start + chunk)))
 
 
-def flux_and_variance(spectra):
+def _flux_and_variance(spectra):
     """Flux and σ² (star, wavelength), float64; flux 0 and σ² infinite where a pixel must not count."""
     flux, error = spectra.flux.values, spectra.error.values
     good = usable(flux, error)
     tiny = (good & (error < TINY)).any(axis=1)
     if tiny.any():
-        raise ValueError(
-            f"errors below {TINY} are none; bad pixels have error = inf: {some(spectra.star.values[tiny])}"
-        )
+        names = some(spectra.star.values[tiny])
+        raise ValueError(f"errors below {TINY} are none; bad pixels have error = inf: {names}")
     variance = np.where(good, error, np.inf).astype(float)
     return np.where(good, flux, 0).astype(float), np.square(variance, out=variance)
 
 
-def aligned_labels(spectra, labels, reciprocal):
-    """Labels (N, K) in the order of the spectra's stars, turned where they enter as 5040 / label."""
+def standardized(stars, labels, degree, reciprocal):
+    """Scaled labels (N, K) in the order of the stars, and offset and scale (K,); ValueError if they cannot teach."""
     if not isinstance(labels, pd.DataFrame):
         raise ValueError("labels must be a DataFrame indexed by star, with a column for each label")
-    numbers = labels.select_dtypes("number")
+    numbers, names = labels.select_dtypes("number"), labels.columns
     if wrong := [name for name in labels if name not in numbers]:
         raise ValueError(f"these columns are no labels: {', '.join(wrong)}. Choose columns, such as giants[LABELS]")
     if wrong := set(reciprocal) - set(labels):
         raise ValueError(f"reciprocal names {', '.join(wrong)}, which is none of the labels")
-    stars = pd.Index(spectra.star.values)
+    stars = pd.Index(stars)
     if not labels.index.is_unique or not stars.is_unique:
         twice = stars[stars.duplicated()].append(labels.index[labels.index.duplicated()])
         raise ValueError(f"every star must occur once; repeated: {some(twice)}")
-    missing = stars.difference(labels.index)
-    if len(missing):
+    if len(missing := stars.difference(labels.index)):
         raise ValueError(f"no labels for {some(missing)}")
-    y, turned = labels.loc[stars].to_numpy(float), labels.columns.isin(reciprocal)
-    bad = ~(np.isfinite(y) & (y > FILLER) & ((y > 0) | ~turned)).all(axis=1)
-    if bad.any():
-        raise ValueError(f"labels must be finite, no fillers, temperatures positive; not so for {some(stars[bad])}")
-    return turn(y, turned)
-
-
-def check_training(spectra, names, x, v, scale):
-    if v.shape[0] < 2 * v.shape[1]:
-        raise ValueError(f"{v.shape[0]} stars are too few to train {v.shape[1]} coefficients a pixel")
+    turned, terms = names.isin(reciprocal), comb(len(names) + degree, degree)
+    y = turn(finite(labels.loc[stars], turned, FILLER), turned)
+    if len(y) < 2 * terms:
+        raise ValueError(f"{len(y)} stars are too few to train {terms} coefficients a pixel")
+    offset, scale = y.mean(axis=0), y.std(axis=0)
     if (scale == 0).any():
-        raise ValueError(f"these labels are the same for all stars: {', '.join(np.array(names)[scale == 0])}")
-    if np.linalg.matrix_rank(np.column_stack([np.ones(len(x)), x]), tol=1e-6 * np.sqrt(len(x))) <= x.shape[1]:
+        raise ValueError(f"these labels are the same for all stars: {', '.join(names[scale == 0])}")
+    x = (y - offset) / scale
+    if np.linalg.matrix_rank(design(x, 1), tol=1e-6 * np.sqrt(len(x))) <= x.shape[1]:
         raise ValueError(f"the labels {', '.join(names)} are linearly dependent: leave one out")
+    return x, offset, scale
+
+
+def check_normalized(spectra):
+    """ValueError if a star has no usable pixel, or a median flux that is not near 1."""
     level = []
     for flux, variance in chunks(spectra):
-        level += [
-            np.median(f[use]) if use.any() else np.nan for f, use in zip(flux, np.isfinite(variance), strict=True)
-        ]
+        seen = np.isfinite(variance)
+        level += [np.median(f[use]) if use.any() else np.nan for f, use in zip(flux, seen, strict=True)]
     if np.isnan(level).any():
         raise ValueError(f"no usable pixel in {some(spectra.star.values[np.isnan(level)])}: leave these stars out")
     off = np.abs(np.log(np.maximum(level, 1e-9))) > np.log(2)
@@ -93,28 +78,22 @@ def check_training(spectra, names, x, v, scale):
         raise ValueError(f"the spectra of {some(spectra.star.values[off])} are not normalized: call `normalize` first")
 
 
-def some(stars):
-    names = ", ".join(map(str, stars[:5]))
-    return f"{len(stars)} stars ({names}, ...)" if len(stars) > 5 else names
+def maximize_pixels(v, spectra, penalty):
+    """Coefficients (L, T) and scatter s² (L,) of all pixels, each read once, some at a time on all cores.
 
-
-def maximize_pixels(v, block, n_pixels, penalty):
-    """Coefficients (L, T) and scatter s² (L,) of all pixels, some at a time on all cores.
-
-    v : (N, T) design vectors of the training stars. block : function from a slice of pixels to their flux and σ²
-    (P, N), float64; it is asked for each pixel once, so that the spectra need not fit into memory. penalty : (T,)
-    what a ridge adds to the diagonal of the normal matrices, in units of the sum of a pixel's weights.
+    v : (N, T) design vectors of the training stars. penalty : (T,) what a ridge adds to the diagonal of the normal
+    matrices, in units of the sum of a pixel's weights.
     """
     i, j = np.triu_indices(v.shape[1])
-    products, workers = v[:, i] * v[:, j], os.cpu_count()
+    products, workers, n_pixels = v[:, i] * v[:, j], os.cpu_count(), spectra.sizes["wavelength"]
     width = max(8, min(64, n_pixels // (8 * workers), 2**21 // len(v)))
 
     def train(start):
-        return _maximize_block(v, products, *block(slice(start, start + width)), penalty)
+        block = _flux_and_variance(spectra.isel(wavelength=slice(start, start + width)))
+        return _maximize_block(v, products, *(np.ascontiguousarray(part.T) for part in block), penalty)
 
     with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(train, range(0, n_pixels, width)))
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+        return joined(pool.map(train, range(0, n_pixels, width)))
 
 
 def _maximize_block(v, products, flux, variance, penalty, rounds=200, guesses=2, trust=8):
