@@ -1,6 +1,8 @@
 """Where stars come from: the one place that knows every source, and what the lab makes of them once and keeps."""
 
-from labtools.apstar import read_apstar
+import gzip
+
+from labtools.apstar import parse_apstar, read_apstar
 from labtools.cache import cached
 from labtools.cannon import Cannon
 from labtools.continuum import normalize
@@ -86,7 +88,8 @@ def open_survey(name=None, root=None):
 
 def real_mystery():
     """The course's real mystery star, an SDSS/APOGEE spectrum that ships: Dataset as from `read_apstar`."""
-    star = read_apstar(table("mystery_star.fits.gz"))
+    path = table("mystery_star.fits.gz")
+    star = parse_apstar(gzip.decompress(path.read_bytes()), path.name)
     return star.assign_attrs(source="SDSS/APOGEE, the course's mystery star")
 
 

@@ -3,7 +3,7 @@
 import time
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -80,7 +80,8 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         network = ARCHITECTURES[architecture](spectra.sizes["wavelength"], len(names), **sizes)
-    made_by = digest(VERSION, architecture, sizes, recipe, *(tensor.numpy() for tensor in arrays))
+    choices = (VERSION, architecture, tuple(sorted(sizes.items())), astuple(recipe))
+    made_by = digest(*choices, *(tensor.numpy() for tensor in arrays))
     state = _State(network.to(device()), recipe, float(recipe.noise / scale["flux_std"][0]), checkpoint, made_by)
     with _threads(1 if sum(p.numel() for p in network.parameters()) < SMALL else 4):
         state.run(*(tensor.to(device()) for tensor in arrays))

@@ -19,7 +19,7 @@ BRIGHTNESS = 0.3  # power of luminosity with which a giant gets into the survey
 def _grid():
     """log10 of ages, [Fe/H], phases (EEP), and the columns (column, [Fe/H], age, EEP) of the giants' part."""
     points = shipped_isochrones()
-    points = points[points.phase >= 2].sort_values(["feh_init", "age", "eep"])
+    points = points[points.phase >= 2].sort_values(["feh_init", "age", "eep"], kind="stable")
     fehs, ages, phases = points.feh_init.unique(), points.age.unique(), points.groupby("eep").phase.first()
     shape = len(COLUMNS), len(fehs), len(ages), len(phases)
     return np.log10(ages), fehs, phases.to_numpy(), points[list(COLUMNS)].to_numpy().T.reshape(shape)
