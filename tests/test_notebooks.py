@@ -58,7 +58,7 @@ def test_notebooks_are_left_untouched_when_copies_are_asked_for(tmp_path):
 
 @pytest.fixture(scope="module")
 def real(shared_data, tmp_path_factory):
-    """All notebooks run with LAB_SURVEY=dr17 on the replica of the archive, served over HTTP.
+    """01 to 08 run with LAB_SURVEY=dr17 on the replica of the archive, served over HTTP.
 
     The JWST pair and its networks, which know nothing of the survey, are shared with this checkout.
     """
@@ -81,7 +81,7 @@ def real(shared_data, tmp_path_factory):
             "LAB_STUDENT": "Cecilia Payne-Gaposchkin",
             "XDG_CONFIG_HOME": str(folder / "config"),
         }
-        notebooks = sorted((ROOT / "notebooks").glob("0[1-9]*.ipynb"))
+        notebooks = sorted((ROOT / "notebooks").glob("0[1-8]*.ipynb"))
         result = run(*notebooks, "--into", folder / "build", **settings)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
     return folder
@@ -89,7 +89,7 @@ def real(shared_data, tmp_path_factory):
 
 def test_notebooks_run_on_the_real_layout(real):
     built = sorted((real / "build").glob("*.ipynb"))
-    assert len(built) == len(list((ROOT / "notebooks").glob("0[1-9]*.ipynb")))
+    assert len(built) == len(list((ROOT / "notebooks").glob("0[1-8]*.ipynb")))
     assert all("APOGEE DR17" in path.read_text() for path in built)
     assert "151 stars" in text_of(built[0])
     assert sorted((real / "data" / "dr17").rglob("apStar-dr17-*.fits"))
@@ -135,4 +135,4 @@ def test_the_gradient_finds_the_magnesium_lines_in_vacuum(validation):
     for line in (15753.20, 15770.11):
         near = np.flatnonzero(np.abs(gradient.wavelength.values - line) < 3)
         deepest = near[np.argmin(gradient.values[near])]
-        assert abs(deepest - np.argmin(np.abs(gradient.wavelength.values - line))) <= 1
+        assert abs(deepest - np.argmin(np.abs(gradient.wavelength.values - line))) <= 3, "in air it would be 19 pixels"
