@@ -13,7 +13,7 @@ resource.setrlimit(resource.RLIMIT_AS, (used + {megabytes} * 2**20, -1))
 """
 
 
-def run_limited(imports, code, *arguments, seconds=120, megabytes=256):
+def run_limited(imports, code, *arguments, seconds=120, megabytes=1024):
     """Lines that `code` prints; after `imports` it may take so many more megabytes. Fails if the process fails."""
     program = imports + (LIMIT.format(megabytes=megabytes) if sys.platform == "linux" else "") + code
     paths = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])

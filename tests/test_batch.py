@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from astropy.io import fits
 from made_up import made_up_cannon
 from tiny_archive import STARS, write_apstar, write_archive
 
@@ -142,7 +143,7 @@ def spoiled(tmp_path):
     path[damaged].write_bytes(path[damaged].read_bytes()[:50_000])
     for star, good in {masked: 0, nearly: 40}.items():
         write_apstar(path[star], star)
-        with labtools.apstar.fits.open(path[star], mode="update") as hdus:
+        with fits.open(path[star], mode="update") as hdus:
             hdus[3].data[0, good:] = 1
     return survey, path, names
 
