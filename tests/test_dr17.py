@@ -391,9 +391,7 @@ def test_names_in_a_catalogue_are_never_paths(dr17, sdss, mirror, tmp_path):
     assert not any(".." in path or "escaped" in path for path, _ in sdss.requests)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="under load one of two processes was seen to get 19 of 20 spectra; not understood"
-)
+@pytest.mark.xfail(strict=False, reason="under load one process was seen to get 19 of 20 spectra")
 def test_two_processes_share_one_cache(dr17, sdss, mirror):
     sdss.fault = bad_day(seed=3)
     script = (
