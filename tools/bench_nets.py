@@ -3,12 +3,11 @@
 `python tools/bench_nets.py` prints a table; both times are the shortest of a few.
 """
 
-import time
-
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
+from bench import timed
 from torch import nn
 
 from labtools.starnet import StarNet, TrainedNet, device
@@ -32,16 +31,6 @@ def plain(outputs=LABELS):
         nn.Conv1d(1, 4, 8), nn.ELU(), nn.Conv1d(4, 16, 8), nn.ELU(), nn.MaxPool1d(4), nn.Flatten(),
         nn.Linear(16 * 2044, 256), nn.ELU(), nn.Linear(256, 128), nn.ELU(), nn.Linear(128, outputs),
     )  # fmt: skip
-
-
-def shortest(function, repeats=3):
-    """Shortest wall time of some calls, seconds."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def plain_training(network, flux, labels):
@@ -68,10 +57,10 @@ def main():
     reference, scale = plain().to(device()), {"label_mean": 0.0, "label_std": 1.0, "flux_mean": 0.0, "flux_std": [1.0]}
     net = TrainedNet(StarNet(PIXELS, LABELS), tuple(labels), spectra.wavelength.values, scale, None)
     seconds = {
-        ("training", "labtools"): shortest(lambda: train(spectra, labels, *few, recipe=Recipe(epochs=1, batch=BATCH))),
-        ("training", "plain PyTorch"): shortest(lambda: plain_training(reference, flux, targets)),
-        ("inference", "labtools"): shortest(lambda: net.predict(spectra)),
-        ("inference", "plain PyTorch"): shortest(lambda: plain_inference(reference, flux)),
+        ("training", "labtools"): timed(lambda: train(spectra, labels, *few, recipe=Recipe(epochs=1, batch=BATCH))),
+        ("training", "plain PyTorch"): timed(lambda: plain_training(reference, flux, targets)),
+        ("inference", "labtools"): timed(lambda: net.predict(spectra)),
+        ("inference", "plain PyTorch"): timed(lambda: plain_inference(reference, flux)),
     }
     rate = (STARS / pd.Series(seconds)).unstack()
     where = f"{device().type}, {torch.get_num_threads()} threads, torch {torch.__version__}"
