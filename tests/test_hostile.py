@@ -21,6 +21,14 @@ STAR = "2M00000001+0000001"
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """SIGINT interrupts, also where the tests run in the background and were born with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def hostile(script):
     """A server that hands each connection, after its request, to `script(connection)`; gives its address."""
