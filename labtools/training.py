@@ -65,14 +65,12 @@ def train(
     checkpoint : file that keeps the state every ten seconds; with the same data and recipe an interrupted training
         goes on from there, and a finished one is read from it. If it cannot be written, a warning says so.
 
-    Raises ValueError for labels that are missing or not finite, for other wavelengths, for an empty set, and for a
-    loss that does not stay finite.
+    Raises ValueError for labels missing or not finite, other wavelengths, an empty set, a loss that is not finite.
     """
     recipe, names = recipe or Recipe(), tuple(labels.columns)
     sets = [(spectra, labels), (validation, validation_labels)]
     _check(sets, names)
     scale = scales(spectra, labels)
-    torch.set_flush_denormal(True)  # Adam's moments of small gradients would be slow by a factor of ten
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     arrays = [
         tensor for part, table in sets for tensor in (to_inputs(part, scale), to_targets(part, table, names, scale))
@@ -83,20 +81,22 @@ def train(
     choices = (VERSION, architecture, tuple(sorted(sizes.items())), astuple(recipe))
     made_by = digest(*choices, *(tensor.numpy() for tensor in arrays))
     state = _State(network.to(device()), recipe, float(recipe.noise / scale["flux_std"][0]), checkpoint, made_by)
-    with _threads(1 if sum(p.numel() for p in network.parameters()) < SMALL else 4):
+    with _processor(1 if sum(p.numel() for p in network.parameters()) < SMALL else 4):
         state.run(*(tensor.to(device()) for tensor in arrays))
     history = pd.DataFrame(state.history, columns=["training", "validation", "learning rate"]).rename_axis("epoch")
     return TrainedNet(network, names, spectra.wavelength.values, scale, history)
 
 
 @contextmanager
-def _threads(most):
-    """Use at most so many threads (and cores) for a while."""
+def _processor(most):
+    """For a while at most so many threads, and zero for what is too small for full precision, as Adam's moments are."""
     before = torch.get_num_threads()
     torch.set_num_threads(min(most, before))
+    torch.set_flush_denormal(True)
     try:
         yield
     finally:
+        torch.set_flush_denormal(False)
         torch.set_num_threads(before)
 
 

@@ -53,6 +53,12 @@ def test_output_shape_and_too_few_pixels(kind):
         kind(9, 3)
 
 
+def test_training_leaves_the_arithmetic_as_it_was(net):
+    """Training counts the smallest numbers as zero; whoever computes afterwards must not."""
+    small = torch.tensor([1e-40])
+    assert (small * 1 > 0).all()
+
+
 def test_it_learns(net):
     spectra, labels = toy(80, 3)
     predicted = net.predict(spectra)
