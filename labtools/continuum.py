@@ -110,15 +110,22 @@ def _robust_fit(x, basis, flux, error, clip, rounds=5):
     coefficients = _least_squares(basis, flux, weight)
     for _ in range(rounds):
         residual = np.where(good, flux - coefficients @ basis.T, np.nan) * np.sqrt(weight)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # stars without a good pixel stay NaN
-            residual -= np.nanmedian(residual, axis=1, keepdims=True)
-            spread = 1.4826 * np.nanmedian(np.abs(residual), axis=1, keepdims=True)
+        residual -= _median(residual)
+        spread = 1.4826 * _median(np.abs(residual))
         kept = good & (np.abs(residual) <= clip * spread)
         coefficients = _least_squares(basis, flux, np.where(kept, weight, 0.0))
     span = x[len(x) - 1 - np.argmax(kept[:, ::-1], axis=1)] - x[np.argmax(kept, axis=1)]
     enough = (kept.sum(axis=1) >= max(10, 5 * basis.shape[1])) & (span >= 1)
     return np.where(enough[:, None], coefficients, np.nan)
+
+
+def _median(values):
+    """Medians of rows (n, 1) without NaN; NaN for a row of nothing else. `np.nanmedian` is slow on short rows."""
+    number = values.shape[1] - np.isnan(values).sum(axis=1, keepdims=True)
+    middle = np.hstack([np.maximum(number - 1, 0), number]) // 2
+    return np.take_along_axis(np.sort(values, axis=1), np.minimum(middle, values.shape[1] - 1), axis=1).mean(
+        axis=1, keepdims=True
+    )
 
 
 def _least_squares(basis, flux, weight):
