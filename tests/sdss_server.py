@@ -18,6 +18,7 @@ import random
 import sqlite3
 import threading
 import time
+import zlib
 from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,6 +45,11 @@ def bad_day(seed, failing=0.3, cut=0.1):
         return kind if draw < failing else "cut" if draw < failing + cut else None
 
     return fault
+
+
+def bad_start(path, number):
+    """The first two requests of every address fail, each in another way: whoever asks a third time has the file."""
+    return FAULTS[(zlib.crc32(path.encode()) + 5 * number) % len(FAULTS)] if number <= 2 else None
 
 
 class SdssServer(ThreadingHTTPServer):
