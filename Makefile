@@ -43,7 +43,7 @@ notebooks: $(INSTALLED)
 	$(PY) tools/run_notebooks.py
 
 test: $(INSTALLED)
-	$(PY) -m pytest -q -n 2 --dist loadfile --nbval --nbval-cell-timeout=900 tests notebooks
+	$(PY) -m pytest -q -n 2 --dist loadfile --nbval --nbval-cell-timeout=900 notebooks tests
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
