@@ -85,9 +85,11 @@ def test_moving_a_label_redraws_only_what_moves(spectrum):
 
 def test_a_still_figure_stands_where_no_widget_can(spectrum):
     *_, explorer = spectrum
-    data = explorer._repr_mimebundle_()
+    data, about = explorer._repr_mimebundle_()
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     assert data["text/plain"] == "<Explorer>"
+    assert "simulated survey). Most similar star: " in about["image/png"]["alt"]
+    assert "<" not in about["image/png"]["alt"]
 
 
 def test_bits_and_degree_change_what_is_masked():

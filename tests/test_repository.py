@@ -137,7 +137,7 @@ def imported(path):
 def test_imports_are_declared():
     files = [path for folder in ("labtools", "tools", "tests") for path in ROOT.glob(f"{folder}/*.py")]
     own = {path.stem for path in files} | {"labtools"} | set(sys.stdlib_module_names)
-    names = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
+    names = {"sklearn": "scikit-learn", "yaml": "pyyaml", "IPython": "ipykernel"}
     for path in files:
         outside = {names.get(name, name) for name in set(imported(path)) - own}
         assert outside <= dependencies(), f"{path.name} imports {outside - dependencies()}"

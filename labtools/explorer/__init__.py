@@ -5,6 +5,7 @@ In JupyterLab they are widgets; where widgets cannot run (nbval, GitHub, PDF) th
 
 import base64
 import io
+import re
 import warnings
 
 import ipywidgets as widgets
@@ -67,7 +68,9 @@ class Explorer(widgets.VBox):
         file = io.BytesIO()
         self.figure.savefig(file, format="png")
         still = {"image/png": base64.b64encode(file.getvalue()).decode(), "text/plain": "<Explorer>"}
-        return {**super()._repr_mimebundle_(**kwargs), **still}
+        titles = ", ".join(ax.get_title() for ax in self.figure.axes if ax.get_title())
+        alt = f"A living figure as a still picture ({titles}). {re.sub('<.*?>', '', self.text.value)}"
+        return {**super()._repr_mimebundle_(**kwargs), **still}, {"image/png": {"alt": alt}}
 
 
 def _slider(name, low, high, value, digits):
