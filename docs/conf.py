@@ -18,7 +18,6 @@ viewcode_follow_imported_members = False  # else it links a page of Python's bui
 html_theme = "furo"
 html_title = project
 html_theme_options = {"navigation_with_keys": True}
-suppress_warnings = ["myst.xref_missing"]
 
 ENTRY = re.compile(r"(\w[\w, ]*) : (.*)")
 

@@ -45,7 +45,7 @@ def gather(source):
     pages = [name for name in PAGES if (ROOT / "docs" / f"{name}.md").exists()]
     for path in [ROOT / "docs" / f"{name}.md" for name in pages] + [ROOT / "docs" / "conf.py"]:
         shutil.copy(path, source)
-    readme = re.sub(r"\]\(((?:notebooks|docs)/)?([\w.-]+?)(\.ipynb|\.md)?\)", _link, (ROOT / "README.md").read_text())
+    readme = re.sub(r"(?<!!)\[([^]]+)\]\((?!\w+:)([^)#]+)\)", _link, (ROOT / "README.md").read_text())
     index = INDEX.format(readme=readme, notebooks="\n".join(notebooks), pages="\n".join(pages))
     (source / "index.md").write_text(index)
     (source / "api.md").write_text("# Functions and classes\n\n" + "\n\n".join(map(section, modules())))
@@ -61,9 +61,9 @@ def with_alt(notebook):
 
 
 def _link(match):
-    """A link of the README as it is on the site: pages lie side by side, files of the repository have no page."""
-    folder, name, suffix = match.groups()
-    return f"]({name})" if folder else f"](#{name.lower()})" if suffix else match[0]
+    """A link of the README as it is on the site: pages lie side by side, other files of the repository have no page."""
+    text, path = match[1], Path(match[2])
+    return f"[{text}]({path.stem})" if path.parts[0] in ("notebooks", "docs") else text
 
 
 def modules():
