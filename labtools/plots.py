@@ -1,25 +1,26 @@
 """Figures that more than one notebook draws. Nothing is computed here."""
 
+import re
+
 import corner
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython import get_ipython
+from IPython.core.pylabtools import print_figure
+from IPython.display import display
 from matplotlib.patheffects import withStroke
 
 from labtools.spectra import chips
 
 __all__ = [
     "TITLES", "UNITS", "chip_panels", "mark_lines", "plot_corner", "plot_curve", "plot_kiel", "plot_offset",
-    "plot_one_to_one", "plot_spectrum", "title",
+    "plot_one_to_one", "plot_spectrum", "show", "title",
 ]  # fmt: skip
 
 TITLES = {
-    "teff": r"$T_{\rm eff}$",
-    "logg": r"$\log g$",
-    "fe_h": "[Fe/H]",
-    "mg_fe": "[Mg/Fe]",
-    "si_fe": "[Si/Fe]",
+    "teff": r"$T_{\rm eff}$", "logg": r"$\log g$", "fe_h": "[Fe/H]", "mg_fe": "[Mg/Fe]", "si_fe": "[Si/Fe]",
     "alpha_m": r"[$\alpha$/M]",
-}
+}  # fmt: skip
 UNITS = {"teff": "K"}
 
 ELEMENT_COLORS = {"Mg I": "C1", "Si I": "C2", "Fe I": "C0", "Al I": "C3", "Ca I": "C4", "H I": "C6"}
@@ -30,13 +31,25 @@ def title(label):
     return f"{TITLES.get(label, label)} [{UNITS.get(label, 'dex')}]"
 
 
+def show(figure, alt):
+    """Show a figure as a still picture, with a text for those who do not see it, and close it.
+
+    alt : a sentence or two, with the decisive numbers; TeX between dollars becomes plain ("Teff").
+    """
+    if get_ipython() is None:
+        plt.show()
+    else:
+        plain = re.sub(r"\$(.*?)\$", lambda tex: re.sub(r"\\rm |[\\{}_]", "", tex[1]), alt)
+        picture = {"image/png": print_figure(figure, base64=True), "text/plain": repr(figure)}
+        display(picture, raw=True, metadata={"image/png": {"alt": plain}})
+    plt.close(figure)
+
+
 def plot_corner(labels, survey, fig=None, **options):
     """Corner plot of a DataFrame of labels; contours hold 39 % and 86 % of the points (1 and 2 sigma in 2-D)."""
     settings = {"levels": (0.393, 0.865), "color": "#0072B2", "hist_kwargs": {"lw": 1.2}, "bins": 30, "smooth": 0.8}
     with plt.rc_context({"figure.constrained_layout.use": False}):
-        fig = corner.corner(
-            labels.to_numpy(float), labels=[title(name) for name in labels], fig=fig, **settings | options
-        )
+        fig = corner.corner(labels.to_numpy(float), labels=list(map(title, labels)), fig=fig, **settings | options)
     fig.suptitle(f"{len(labels)} stars, {survey.title}", x=0.7, y=0.96)
     return fig
 
@@ -81,10 +94,7 @@ def plot_kiel(labels, survey, isochrones=(), ax=None):
     for one in isochrones:
         name = f"{one.age.iloc[0]:.0f} Gyr, [Fe/H] = {one.feh_init.iloc[0]:+.1f}: {one.attrs['source']}"
         phase = one.phase if "phase" in one else one.eep.between(454, 604) * 2
-        look = {
-            "color": dots.to_rgba(one.feh_init.iloc[0]),
-            "path_effects": [withStroke(linewidth=3, foreground="k")],
-        }
+        look = {"color": dots.to_rgba(one.feh_init.iloc[0]), "path_effects": [withStroke(linewidth=3, foreground="k")]}
         for number, first, style in ((2, 0, "-"), (3, 631, ":")):
             part = one.where((phase == number) & (one.eep >= first if "eep" in one else True))
             ax.plot(part.teff, part.log_g, style, lw=2, label=name if number == 2 else None, **look)

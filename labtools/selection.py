@@ -4,15 +4,7 @@ import numpy as np
 import pandas as pd
 from astropy import constants, units
 
-__all__ = [
-    "LABELS",
-    "bias_and_scatter",
-    "count_cuts",
-    "log_g",
-    "removed_by",
-    "select_giants",
-    "split_by_star",
-]
+__all__ = ["LABELS", "bias_and_scatter", "count_cuts", "log_g", "removed_by", "select_giants", "split_by_star"]
 
 LABELS = ["teff", "logg", "fe_h", "mg_fe", "si_fe"]
 """The five labels of the lab: K, dex (cgs), dex, dex, dex."""

@@ -1,6 +1,8 @@
 """The living figures: a slider moves the curve, and where no widget can run a still figure stands."""
 
 import base64
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,9 +87,16 @@ def test_moving_a_label_redraws_only_what_moves(spectrum):
 
 def test_a_still_figure_stands_where_no_widget_can(spectrum):
     *_, explorer = spectrum
-    data = explorer._repr_mimebundle_()
+    data, about = explorer._repr_mimebundle_()
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     assert data["text/plain"] == "<Explorer>"
+    assert "simulated survey). Most similar star: " in about["image/png"]["alt"]
+    assert "<" not in about["image/png"]["alt"]
+
+
+def test_figures_of_pyplot_stay_what_they_are():
+    code = "import matplotlib as mpl; mpl.use('svg'); import labtools.explorer; print(mpl.get_backend())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "svg\n"
 
 
 def test_bits_and_degree_change_what_is_masked():

@@ -1,5 +1,7 @@
 """What the shared figures draw: gaps stay open, what matters lies on top, colours mean what they say."""
 
+import io
+from base64 import b64decode
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -63,3 +65,26 @@ def test_isochrones_have_the_colour_of_their_metallicity():
     star, line = ax.collections[0].get_facecolors()[0], ax.lines[0].get_color()
     np.testing.assert_allclose(line, star)
     assert "a survey" in ax.get_title()
+
+
+def test_a_figure_is_shown_with_its_text_and_closed(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "get_ipython", lambda: "a kernel")
+    monkeypatch.setattr(plots, "display", lambda data, raw, metadata: shown.append((data, metadata)))
+    figure, ax = plt.subplots()
+    ax.plot([1, 2])
+    plots.show(figure, rf"{plots.title('teff')} of 2M0_1, [$\alpha$/M] and $\log g$, costs $5.")
+    ((data, about),) = shown
+    assert b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert about["image/png"]["alt"] == "Teff [K] of 2M0_1, [alpha/M] and log g, costs $5."
+    assert plt.get_fignums() == []
+    figure.savefig(io.BytesIO())
+
+
+def test_outside_a_notebook_a_figure_is_shown_as_matplotlib_does(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(plt, "show", lambda: asked.append(plt.get_fignums()))
+    plots.show(plt.figure(), "A text.")
+    assert asked == [[1]]
+    assert capsys.readouterr().out == ""
+    assert plt.get_fignums() == []

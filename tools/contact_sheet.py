@@ -23,8 +23,9 @@ def figures(path):
         for output in cell.get("outputs", []) if cell.cell_type == "code" else []:
             if picture := output.get("data", {}).get("image/png"):
                 text = html.escape(f"{path.stem[:2]} [{number}] {heading}")
+                alt = html.escape(output.metadata.get("image/png", {}).get("alt") or text)
                 source = f"data:image/png;base64,{picture.strip()}"
-                yield f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+                yield f'<figure><img src="{source}" alt="{alt}"><figcaption>{text}</figcaption></figure>'
 
 
 def main():

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("architecture", "real-data", "whole-survey", "simulation", "performance", "promises", "teaching", "glossary")
 INDEX = """{readme}
@@ -39,20 +41,29 @@ def gather(source):
     shutil.copytree(ROOT / "figures", source / "figures", ignore=shutil.ignore_patterns("*.pdf"))
     notebooks = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
     for name in notebooks:
-        shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", source)
+        nbformat.write(with_alt(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)), source / f"{name}.ipynb")
     pages = [name for name in PAGES if (ROOT / "docs" / f"{name}.md").exists()]
     for path in [ROOT / "docs" / f"{name}.md" for name in pages] + [ROOT / "docs" / "conf.py"]:
         shutil.copy(path, source)
-    readme = re.sub(r"\]\(((?:notebooks|docs)/)?([\w.-]+?)(\.ipynb|\.md)?\)", _link, (ROOT / "README.md").read_text())
+    readme = re.sub(r"(?<!!)\[([^]]+)\]\((?!\w+:)([^)#]+)\)", _link, (ROOT / "README.md").read_text())
     index = INDEX.format(readme=readme, notebooks="\n".join(notebooks), pages="\n".join(pages))
     (source / "index.md").write_text(index)
     (source / "api.md").write_text("# Functions and classes\n\n" + "\n\n".join(map(section, modules())))
 
 
+def with_alt(notebook):
+    """The notebook with the text of each picture where myst-nb looks for it: in the metadata of the cell."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+                cell.metadata["mystnb"] = {"image": {"alt": alt}}
+    return notebook
+
+
 def _link(match):
-    """A link of the README as it is on the site: pages lie side by side, files of the repository have no page."""
-    folder, name, suffix = match.groups()
-    return f"]({name})" if folder else f"](#{name.lower()})" if suffix else match[0]
+    """A link of the README as it is on the site: pages lie side by side, other files of the repository have no page."""
+    text, path = match[1], Path(match[2])
+    return f"[{text}]({path.stem})" if path.parts[0] in ("notebooks", "docs") else text
 
 
 def modules():

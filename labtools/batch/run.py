@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from distributed import Client, as_completed
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from labtools.batch.chunk import TOGETHER, WHERE, Job, label_chunk, open_normalized, read_status
 from labtools.cache import digest

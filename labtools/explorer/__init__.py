@@ -5,17 +5,23 @@ In JupyterLab they are widgets; where widgets cannot run (nbval, GitHub, PDF) th
 
 import base64
 import io
+import re
 import warnings
 
 import ipywidgets as widgets
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from ipympl.backend_nbagg import Canvas, FigureManager
 from matplotlib.figure import Figure
 
 from labtools.continuum import normalize
 from labtools.plots import TITLES
 from labtools.spectra import LAB_BITS, PixMask, chips
+
+backend = mpl.get_backend()
+from ipympl.backend_nbagg import Canvas, FigureManager  # noqa: E402
+
+mpl.use(backend)  # for ipympl's import makes widgets of all figures of pyplot
 
 __all__ = ["Explorer", "explore_mask", "explore_scatter", "explore_spectrum"]
 
@@ -67,7 +73,9 @@ class Explorer(widgets.VBox):
         file = io.BytesIO()
         self.figure.savefig(file, format="png")
         still = {"image/png": base64.b64encode(file.getvalue()).decode(), "text/plain": "<Explorer>"}
-        return {**super()._repr_mimebundle_(**kwargs), **still}
+        titles = ", ".join(filter(None, (ax.get_title() for ax in self.figure.axes)))
+        alt = f"A living figure as a still picture ({titles}). {re.sub('<.*?>', '', self.text.value)}"
+        return {**super()._repr_mimebundle_(**kwargs), **still}, {"image/png": {"alt": alt}}
 
 
 def _slider(name, low, high, value, digits):
@@ -166,9 +174,8 @@ def explore_mask(raw, continuum_pixels, survey):
 
     def draw(bits, degree):
         hit = (mask & sum(bits) != 0) & recorded
-        error = np.where(
-            hit[None] | ~recorded, np.inf, np.where(np.isfinite(raw.error), raw.error, np.nanmedian(raw.error))
-        )
+        known = np.where(np.isfinite(raw.error), raw.error, np.nanmedian(raw.error))
+        error = np.where(hit[None] | ~recorded, np.inf, known)
         one = normalize(raw.assign(error=(raw.error.dims, error)), continuum_pixels, degree=degree)
         bad.set_data(wavelength[hit], flux[hit])
         curve.set_data(one.wavelength, np.where(ends, np.nan, one.continuum.values[0]))
@@ -177,9 +184,7 @@ def explore_mask(raw, continuum_pixels, survey):
 
     chosen = [(f"{int(bit).bit_length() - 1} {bit.name}", int(bit)) for bit in PixMask]
     controls = {
-        "bits": widgets.SelectMultiple(
-            options=chosen, value=[int(bit) for bit in LAB_BITS], description="bits", rows=6
-        ),
+        "bits": widgets.SelectMultiple(options=chosen, value=list(map(int, LAB_BITS)), description="bits", rows=6),
         "degree": widgets.IntSlider(2, min=1, max=8, description="degree"),
     }
     return Explorer(figure, controls, draw, [bad, curve, result])

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from labtools.cache import writing
 from labtools.errors import TransferError, reading

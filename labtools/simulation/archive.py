@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from astropy.io import fits
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from labtools.cache import cached_folder, digest, sha256_of
 from labtools.continuum import find_continuum_pixels, normalize

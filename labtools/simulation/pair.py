@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 from astropy.io import fits
 from scipy.ndimage import gaussian_filter1d
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from labtools.cache import cached_folder, digest, sha256_of
 from labtools.isochrones import TABLE
