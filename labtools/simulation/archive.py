@@ -22,7 +22,7 @@ from labtools.selection import LABELS
 from labtools.settings import setting
 from labtools.simulation.catalogue import Pipeline, list_entries, measure
 from labtools.simulation.instrument import KM_PER_PIXEL, observe, throughput
-from labtools.simulation.population import MYSTERY, STARS, TRENDS, draw_population
+from labtools.simulation.population import MYSTERY, STARS, TRENDS, draw_population, trends
 from labtools.simulation.synthesis import LINE_TABLE, MODEL, complete_labels, synthesize
 from labtools.spectra import CHIPS, GRID, WAVELENGTH
 
@@ -106,25 +106,23 @@ def survey_key(seed, stars):
     return f"{stars}-seed{seed}-v{VERSION}.{digest(MODEL, sha256_of(LINE_TABLE), sha256_of(TABLE))[:8]}"
 
 
-def write_survey(folders, seed=None, stars=None):
+def write_survey(folders):
     """The simulated archive in one of `folders`, or else written to the first: half a minute, 0.8 GB.
 
-    `seed` draws the stars, by default LAB_SEED or 128; `stars` is the number of giants, by default LAB_STARS or all
-    1900; see `draw_population`.
+    LAB_SEED draws the stars, 128 by default; LAB_STARS is the number of giants, by default all 1900.
 
     Returns
     -------
     the folder: apogeeStar.csv and aspcapStar.csv (the catalogue), truth.csv, mystery.fits, continuum_pixels.npz and
     the apStar files in the folders of the SDSS archive.
     """
-    seed, stars = _whole("SEED", seed, SEED), _whole("STARS", stars, STARS)
+    seed, stars = _whole("SEED", SEED), _whole("STARS", STARS)
     return cached_folder(folders, survey_key(seed, stars), lambda unfinished: _write_all(unfinished, seed, stars))
 
 
-def _whole(name, value, default):
-    """A whole number as given, else from the setting LAB_<name>."""
-    wanted = setting(name, default) if value is None else value
-    if not str(wanted).isdecimal():
+def _whole(name, default):
+    wanted = str(setting(name, default))
+    if not wanted.isdecimal():
         raise ValueError(f"LAB_{name} is a number, not {wanted!r}")
     return int(wanted)
 
@@ -141,7 +139,7 @@ def _write_all(folder, seed, stars, batch=250):
     with tqdm(total=len(entries), desc="writing the simulated survey", unit="star", mininterval=1) as bar:
         for start in range(0, len(entries), batch):
             part = entries.iloc[start : start + batch]
-            models = synthesize(part[[*LABELS, *TRENDS, "vmacro"]], resolution=part.resolution.to_numpy()).values
+            models = synthesize(part[[*LABELS, *TRENDS.index, "vmacro"]], resolution=part.resolution.to_numpy()).values
             for number, (model, (name, star)) in enumerate(zip(models, part.iterrows(), strict=True)):
                 rng = np.random.default_rng([seed, 2, start + number])
                 source = _as_seen(model, star, rng) * throughput(star, rng)
@@ -157,10 +155,7 @@ def _write_all(folder, seed, stars, batch=250):
 def _mystery_star(truth):
     """The mystery star as a row of the truth."""
     star = MYSTERY.to_frame("mystery").T.reindex(columns=truth.columns)
-    for name, (origin, by_alpha, by_iron, by_gravity, _) in TRENDS.items():
-        alpha = (star.mg_fe + star.si_fe) / 2 - 0.1
-        star[name] = origin + by_alpha * alpha + by_iron * star.fe_h + by_gravity * (star.logg - 2.5)
-    star["vmacro"] = complete_labels(star[LABELS]).vmacro
+    star[TRENDS.index], star["vmacro"] = trends(star), complete_labels(star[LABELS]).vmacro
     place = {"field": "N6791", "kind": "mystery", "peculiar": "", "vhelio": 12.0, "ra": 290.0, "dec": 37.8}
     return star.assign(**place, phase=2, age=8.0, mass=np.nan, resolution=22500.0)
 

@@ -12,31 +12,22 @@ from tqdm import tqdm
 
 from labtools.cache import cached_folder, digest, sha256_of
 from labtools.isochrones import TABLE
-from labtools.jwst.pair import (
-    CATALOGUE_COLUMNS,
-    ELEMENTS,
-    FILES,
-    JWST_COLUMNS,
-    PIXELS,
-    STARS_PER_SET,
-    catalogue_in_x_h,
-    name_of,
-)
+from labtools.jwst import pair as real
 from labtools.settings import table
 from labtools.simulation.evolution import draw_giants
+from labtools.simulation.instrument import recorded
 from labtools.simulation.population import designations, draw_abundances
 from labtools.simulation.synthesis import LINE_TABLE, MODEL, complete_labels, read_lines, synthesize
-from labtools.spectra import CHIPS, WAVELENGTH
+from labtools.spectra import WAVELENGTH
 
 __all__ = ["apogee_spectra", "draw_catalogue", "nirspec_spectra", "pair_key", "wide_lines", "write_pair"]
 
 LINES = table("lines_jwst.csv")
-WAVELENGTHS = np.linspace(9000, 18000, PIXELS)
+WAVELENGTHS = np.linspace(9000, 18000, real.PIXELS)
 FWHM = 4.71
 """Width of a line in NIRSpec with G140H, Angstrom: two pixels of 2.356 as in the spectra of M71, so that R grows with
 wavelength from 1,900 to 3,800."""
 
-RESOLUTION = 2700  # the round number that is quoted for G140H
 GAP = (11624, 11974)
 """Angstrom that fall between the two detectors, as for star 12 in M71; where the gap lies depends on the shutter."""
 
@@ -72,9 +63,9 @@ def draw_catalogue(stars=2000, seed=42):
     _repeat(table, rng, round(REPEATED / FULL * stars))
     prefix = np.where(table.telescope == "lco25m", "asStar", "apStar")
     table["file"] = [f"{p}-dr17-{name}.fits" for p, name in zip(prefix, table.apogee_id, strict=True)]
-    for name in [c.removesuffix("_ERR").lower() for c in CATALOGUE_COLUMNS if c.endswith("_ERR")]:
+    for name in [c.removesuffix("_ERR").lower() for c in real.CATALOGUE_COLUMNS if c.endswith("_ERR")]:
         table[f"{name}_err"] = {"teff": 6.2, "logg": 0.025, "fe_h": 0.009}.get(name, 0.02)
-    table = table.rename(columns=str.upper)[CATALOGUE_COLUMNS]
+    table = table.rename(columns=str.upper)[real.CATALOGUE_COLUMNS]
     numbers = table.select_dtypes("number").columns.difference(["RA", "DEC"])
     return table.astype(dict.fromkeys(numbers, np.float32))
 
@@ -91,7 +82,7 @@ def _labels(rng, stars):
     table = table.assign(teff=table.teff.clip(3500, 5600), fe_h=fe_h, mg_fe=mg_fe, si_fe=si_fe)
     full = complete_labels(table)
     table = table.assign(vmicro=full.vmicro, vmacro=full.vmacro, **draw_abundances(rng, table))
-    for element in map(str.lower, ELEMENTS):
+    for element in map(str.lower, real.ELEMENTS):
         if f"{element}_fe" not in table and element != "fe":
             table[f"{element}_fe"] = rng.normal(0, 0.08 if element == "ce" else 0.04, stars)
     table["m_h"] = table.fe_h + rng.normal(0, 0.01, stars)
@@ -114,7 +105,7 @@ def _repeat(table, rng, number):
 
 def _models(catalogue):
     """Rows of a catalogue (lower case) as labels for the forward model."""
-    names = ["teff", "logg", "vmicro", "vmacro", *(f"{e.lower()}_fe" for e in ELEMENTS if e != "Fe"), "fe_h"]
+    names = ["teff", "logg", "vmicro", "vmacro", *(f"{e.lower()}_fe" for e in real.ELEMENTS if e != "Fe"), "fe_h"]
     return catalogue[[name for name in names if name in catalogue]].astype(float)
 
 
@@ -125,7 +116,7 @@ def nirspec_spectra(labels):
     at all wavelengths, so that lines are `FWHM` wide to 3 %. Returns a float32 DataArray (star, wavelength).
     """
     sharp = 12000
-    fine = np.linspace(WAVELENGTHS[0], WAVELENGTHS[-1], 2 * PIXELS - 1)
+    fine = np.linspace(WAVELENGTHS[0], WAVELENGTHS[-1], 2 * real.PIXELS - 1)
     flux = synthesize(labels, fine, sharp, wide_lines())
     sigma = np.sqrt((FWHM**2 - (fine.mean() / sharp) ** 2) / (8 * np.log(2))) / (fine[1] - fine[0])
     blurred = flux.copy(data=gaussian_filter1d(flux.values, sigma, axis=1, mode="nearest"))
@@ -137,15 +128,15 @@ def _write_jwst(path, catalogue, rows, seed):
 
     Flux is 0 in the gap between the detectors, where nothing is recorded.
     """
-    labels = catalogue_in_x_h(catalogue).loc[rows].set_axis(JWST_COLUMNS, axis=1).round(5)
-    names = [name_of(row) for row in rows]
-    parts, recorded = [], np.abs(WAVELENGTHS - np.mean(GAP)) > np.ptp(GAP) / 2
+    labels = real.catalogue_in_x_h(catalogue).loc[rows].set_axis(real.JWST_COLUMNS, axis=1).round(5)
+    names = [real.name_of(row) for row in rows]
+    parts, seen = [], np.abs(WAVELENGTHS - np.mean(GAP)) > np.ptp(GAP) / 2
     with tqdm(total=len(rows), desc="model spectra 0.9-1.8 µm", unit="star", mininterval=1) as bar:
-        for start in range(0, len(rows), STARS_PER_SET // 10):
-            some = rows[start : start + STARS_PER_SET // 10]
+        for start in range(0, len(rows), real.STARS_PER_SET // 10):
+            some = rows[start : start + real.STARS_PER_SET // 10]
             flux = nirspec_spectra(_models(catalogue.loc[some])).values
             noise = np.random.default_rng([seed, start]).standard_normal(flux.shape, dtype=np.float32)
-            parts.append((flux + noise / SNR) * recorded.astype(np.float32))
+            parts.append((flux + noise / SNR) * seen.astype(np.float32))
             bar.update(len(some))
     pd.DataFrame(WAVELENGTHS[None]).to_hdf(path, key="wavelength", mode="w")
     labels.set_axis(names).to_hdf(path, key="labels")
@@ -175,9 +166,9 @@ def write_pair(folders, stars=2000, seed=42):
 
     def write(folder):
         table = draw_catalogue(stars, seed)
-        _write_catalogue(folder / FILES[0], table)
+        _write_catalogue(folder / real.FILES[0], table)
         rows = table.index.delete(MISSING * stars // FULL)
-        _write_jwst(folder / FILES[1], table.rename(columns=str.lower), rows, seed)
+        _write_jwst(folder / real.FILES[1], table.rename(columns=str.lower), rows, seed)
 
     return cached_folder(folders, pair_key(stars, seed), write)
 
@@ -202,10 +193,7 @@ def apogee_spectra(catalogue, names, root=None, seed=42):
         rng = np.random.default_rng(seed)
         flux = flux + error * rng.standard_normal(flux.shape)
         source = "simulated APOGEE spectra"
-    recorded = np.zeros(WAVELENGTH.size, bool)
-    for first, last in CHIPS:
-        recorded[first : last + 1] = True
-    bad = ~recorded | ~np.isfinite(flux) | ~(error > 0) | (flux == 0)
+    bad = ~recorded() | ~np.isfinite(flux) | ~(error > 0) | (flux == 0)
     flux, error = np.where(bad, 0, flux), np.where(bad, np.inf, error)
     axes, coords = ("star", "wavelength"), {"star": rows.index.to_numpy(str), "wavelength": WAVELENGTH}
     return xr.Dataset({"flux": (axes, flux), "error": (axes, error)}, coords=coords, attrs={"source": source})

@@ -5,10 +5,11 @@ import pandas as pd
 from astropy.coordinates import Angle
 
 from labtools.selection import LABELS
+from labtools.settings import table
 from labtools.simulation.evolution import draw_giants
 from labtools.simulation.synthesis import complete_labels
 
-__all__ = ["FIELDS", "MYSTERY", "NAMED", "STARS", "designations", "draw_abundances", "draw_population"]
+__all__ = ["designations", "draw_abundances", "draw_population", "trends"]
 
 FIELDS = {
     # name: (right ascension, declination of the centre in degrees, giants, share of the high-alpha sequence)
@@ -20,8 +21,11 @@ FIELDS = {
 STARS = sum(giants for *_, giants, _ in FIELDS.values())
 """Giants of the whole survey."""
 
-NAMED = {"2M21235315+1244123": "M15", "2M03533659+2512012": "K2_C4_168-21"}
-"""The two stars that the assignment names."""
+NAMED = {
+    "2M21235315+1244123": ("M15", "21h23m53.15s", "+12d44m12.3s"),
+    "2M03533659+2512012": ("K2_C4_168-21", "03h53m36.59s", "+25d12m01.2s"),
+}
+"""The two stars that the assignment names: field and place."""
 
 EXTRAS = {"dwarf": 170, "metal-poor": 90, "faint": 120, "no labels": 60}
 PECULIAR = {"bad labels": 9, "fast rotator": 5, "wrong velocity": 5, "blue persistence": 6}
@@ -30,43 +34,22 @@ MYSTERY = pd.Series(
 )
 """The simulated mystery star: true labels of a giant of 8 Gyr."""
 
-TRENDS = {
-    # [X/Fe] at the origin, slopes with alpha, [Fe/H] and log g, scatter
-    "c_fe": (-0.02, 0.66, -0.06, 0.03, 0.07),
-    "n_fe": (0.10, -0.34, 0.27, -0.13, 0.06),
-    "o_fe": (0.10, 0.80, -0.12, 0, 0.02),
-    "na_fe": (0.00, 0.36, 0.06, 0, 0.05),
-    "al_fe": (0.10, 1.00, -0.03, 0, 0.02),
-    "s_fe": (0.10, 0.75, -0.12, 0, 0.03),
-    "k_fe": (0.00, 0.58, -0.12, 0, 0.015),
-    "ca_fe": (0.10, 0.48, -0.12, 0, 0.015),
-    "ti_fe": (0.10, 0.72, 0.13, 0, 0.015),
-    "v_fe": (0.00, 0.03, 0.02, 0, 0.04),
-    "mn_fe": (0.00, -0.36, 0.18, 0, 0.015),
-    "ni_fe": (0.00, 0.09, 0.02, 0, 0.02),
-    "cr_fe": (0.00, 0, 0, 0, 0.015),
-}
-"""Abundances that the lab has no label for, as functions of alpha - 0.1, [Fe/H] and log g - 2.5.
-
-Slopes and scatter are those of 9,055 giants of APOGEE DR12 (`tools/abundance_trends.py`, rounded; Cr is a guess); the
-scatter is what is left beyond the precision with which Casey et al. (2016) find the same labels, and at least 0.015
-dex. Not copied are DR12's zero points, which are ASPCAP's own (the origin is where the lines were calibrated), and
-slopes with log g but for C and N, which giants mix up. C and N deviate in opposite directions (correlation -0.3).
-"""
+TRENDS = pd.read_csv(table("abundance_trends.csv"), index_col="abundance", float_precision="round_trip")
+"""Abundances that the lab has no label for, as functions of alpha - 0.1, [Fe/H] and log g - 2.5, and their scatter."""
 
 
-def draw_abundances(rng, giants):
-    """The elements of `TRENDS` for stars with labels: DataFrame."""
-    alpha = (giants.mg_fe + giants.si_fe) / 2 - 0.1
-    table = pd.DataFrame(index=giants.index)
-    deviation = {}
-    for name, (origin, by_alpha, by_iron, by_gravity, size) in TRENDS.items():
-        deviation[name] = rng.standard_normal(len(giants))
-        if name == "n_fe":
-            deviation[name] = -0.3 * deviation["c_fe"] + np.sqrt(1 - 0.3**2) * deviation[name]
-        trend = origin + by_alpha * alpha + by_iron * giants.fe_h + by_gravity * (giants.logg - 2.5)
-        table[name] = trend + size * deviation[name]
-    return table
+def trends(stars):
+    """The abundances of `TRENDS` for stars with labels, without scatter: DataFrame."""
+    alpha, gravity = (stars.mg_fe + stars.si_fe) / 2 - 0.1, stars.logg - 2.5
+    rows = TRENDS.itertuples()
+    return pd.DataFrame({t.Index: t.origin + t.alpha * alpha + t.fe_h * stars.fe_h + t.logg * gravity for t in rows})
+
+
+def draw_abundances(rng, stars):
+    """The same with scatter; C and N deviate in opposite directions (correlation -0.3), as giants mix them up."""
+    deviation = pd.DataFrame(rng.standard_normal((len(TRENDS), len(stars))).T, stars.index, TRENDS.index)
+    deviation["n_fe"] = -0.3 * deviation.c_fe + np.sqrt(1 - 0.3**2) * deviation.n_fe
+    return trends(stars) + TRENDS.scatter * deviation
 
 
 def _draw_giants(rng, number, high_alpha):
@@ -118,7 +101,7 @@ def draw_population(seed, stars=STARS):
     extras["field"] = np.where(poor, "M15", rng.choice(list(FIELDS), len(extras)))
     everyone = pd.concat([*giants, extras], ignore_index=True)
     n, faint = len(everyone), everyone.kind == "faint"
-    everyone[list(TRENDS)] = draw_abundances(rng, everyone)
+    everyone[TRENDS.index] = draw_abundances(rng, everyone)
     everyone["vmacro"] = complete_labels(everyone[LABELS]).vmacro * rng.lognormal(0, 0.05, n)
     everyone["resolution"] = 22500 * rng.uniform(0.93, 1.07, n)
     everyone["snr"] = np.where(faint, rng.uniform(12, 49, n), 54 + rng.lognormal(4.5, 0.6, n).clip(2, 900))
@@ -141,12 +124,11 @@ def _name(stars, rng):
     stars["dec"] = centre[:, 1] + distance * np.sin(angle)
     stars["ra"] = (centre[:, 0] + distance * np.cos(angle) / np.cos(np.radians(stars.dec))) % 360
     names = designations(stars.ra, stars.dec)
-    for name, field in NAMED.items():
+    for name, (field, *place) in NAMED.items():
         ordinary = stars[(stars.kind == "giant") & (stars.peculiar == "") & (stars.field == field)]
         number = (10 * (ordinary.logg - 2.4) ** 2 + ordinary.fe_h**2).idxmin()
         names[number] = name
-        hour, degree = Angle(f"{name[2:4]}h{name[4:6]}m{name[6:8]}.{name[8:10]}s"), f"{name[10:13]}d{name[13:15]}m"
-        stars.loc[number, ["ra", "dec"]] = hour.deg, Angle(f"{degree}{name[15:17]}.{name[17]}s").deg
+        stars.loc[number, ["ra", "dec"]] = [Angle(part).deg for part in place]
         stars.loc[number, ["snr", "nvisits"]] = (180.0, 2 if field == "M15" else 1)
     stars.index = pd.Index(names, name="apogee_id")
     return stars[~stars.index.duplicated()]
