@@ -14,9 +14,8 @@ from labtools.cache import cached_folder, digest, sha256_of
 from labtools.isochrones import TABLE
 from labtools.jwst import pair as real
 from labtools.settings import table
-from labtools.simulation.evolution import draw_giants
 from labtools.simulation.instrument import recorded
-from labtools.simulation.population import designations, draw_abundances
+from labtools.simulation.population import designations, draw_abundances, draw_giants
 from labtools.simulation.synthesis import LINE_TABLE, MODEL, complete_labels, read_lines, synthesize
 from labtools.spectra import WAVELENGTH
 
@@ -96,17 +95,9 @@ def _repeat(table, rng, number):
     later = rng.choice(candidates, number, replace=False)
     first = rng.choice(len(table) // 2, number, replace=False)
     same = [c for c in table if c not in ("snr", "field", "telescope", "verr")]
-    table.loc[later, same] = table.loc[first, same].to_numpy()
+    table.loc[later, same] = table.loc[first, same].set_axis(later)
     table.loc[later, "teff"] += rng.normal(0, 6, number)
     table.loc[later, ["logg", "fe_h"]] += rng.normal(0, [0.02, 0.008], (number, 2))
-    numeric = [c for c in same if c != "apogee_id"]
-    table[numeric] = table[numeric].astype(float)
-
-
-def _models(catalogue):
-    """Rows of a catalogue (lower case) as labels for the forward model."""
-    names = ["teff", "logg", "vmicro", "vmacro", *(f"{e.lower()}_fe" for e in real.ELEMENTS if e != "Fe"), "fe_h"]
-    return catalogue[[name for name in names if name in catalogue]].astype(float)
 
 
 def nirspec_spectra(labels):
@@ -134,22 +125,13 @@ def _write_jwst(path, catalogue, rows, seed):
     with tqdm(total=len(rows), desc="model spectra 0.9-1.8 µm", unit="star", mininterval=1) as bar:
         for start in range(0, len(rows), real.STARS_PER_SET // 10):
             some = rows[start : start + real.STARS_PER_SET // 10]
-            flux = nirspec_spectra(_models(catalogue.loc[some])).values
+            flux = nirspec_spectra(catalogue.loc[some]).values
             noise = np.random.default_rng([seed, start]).standard_normal(flux.shape, dtype=np.float32)
             parts.append((flux + noise / SNR) * seen.astype(np.float32))
             bar.update(len(some))
     pd.DataFrame(WAVELENGTHS[None]).to_hdf(path, key="wavelength", mode="w")
     labels.set_axis(names).to_hdf(path, key="labels")
     pd.DataFrame(np.concatenate(parts), index=names).to_hdf(path, key="spectra")
-
-
-def _write_catalogue(path, table):
-    """The catalogue file; text as bytes, which pandas warns that it pickles, as in the real file."""
-    text = [name for name in table if table[name].dtype.kind not in "iuf"]
-    encoded = {name: np.array([value.encode() for value in table[name]], object) for name in text}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
-        table.assign(**encoded).to_hdf(path, key="allstar", mode="w")
 
 
 def pair_key(stars, seed):
@@ -166,7 +148,10 @@ def write_pair(folders, stars=2000, seed=42):
 
     def write(folder):
         table = draw_catalogue(stars, seed)
-        _write_catalogue(folder / real.FILES[0], table)
+        encoded = table.select_dtypes(exclude="number").map(str.encode)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.PerformanceWarning)  # bytes are pickled, as in the real file
+            table.assign(**encoded).to_hdf(folder / real.FILES[0], key="allstar", mode="w")
         rows = table.index.delete(MISSING * stars // FULL)
         _write_jwst(folder / real.FILES[1], table.rename(columns=str.lower), rows, seed)
 
@@ -180,19 +165,14 @@ def apogee_spectra(catalogue, names, root=None, seed=42):
     that the catalogue's SNR tells; attrs["source"] says which. Between the chips the error is infinite and flux 0.
     """
     rows = catalogue.loc[list(names)]
-    files = [
-        next(iter(Path(root).glob(f"**/aspcapStar-dr17-{star}.fits")), None) if root else None
-        for star in rows.apogee_id
-    ]
-    if files and all(files):
-        flux, error = map(np.array, zip(*map(_read_aspcap, files), strict=True))
+    found = [sorted(Path(root).glob(f"**/aspcapStar-dr17-{star}.fits")) if root else [] for star in rows.apogee_id]
+    if all(found):
+        flux, error = map(np.array, zip(*(_read_aspcap(paths[0]) for paths in found), strict=True))
         source = "APOGEE DR17"
     else:
-        flux = synthesize(_models(rows)).values.astype(float)
-        error = np.broadcast_to(1 / rows.snr.to_numpy(float)[:, None], flux.shape).copy()
-        rng = np.random.default_rng(seed)
-        flux = flux + error * rng.standard_normal(flux.shape)
-        source = "simulated APOGEE spectra"
+        flux, source = synthesize(rows).values.astype(float), "simulated APOGEE spectra"
+        error = np.broadcast_to(1 / rows.snr.to_numpy(float)[:, None], flux.shape)
+        flux = flux + error * np.random.default_rng(seed).standard_normal(flux.shape)
     bad = ~recorded() | ~np.isfinite(flux) | ~(error > 0) | (flux == 0)
     flux, error = np.where(bad, 0, flux), np.where(bad, np.inf, error)
     axes, coords = ("star", "wavelength"), {"star": rows.index.to_numpy(str), "wavelength": WAVELENGTH}
@@ -203,6 +183,6 @@ def _read_aspcap(path):
     """Normalized flux and its error of an aspcapStar file of DR17 (extensions 1 and 2), 8575 pixels each."""
     with fits.open(path) as hdus:
         flux, error = (np.asarray(hdus[number].data, float).ravel() for number in (1, 2))
-    if flux.size != WAVELENGTH.size or error.size != WAVELENGTH.size:
+    if not flux.size == error.size == WAVELENGTH.size:
         raise ValueError(f"{path.name} has {flux.size} pixels, not {WAVELENGTH.size}: is it an aspcapStar file?")
     return flux, error

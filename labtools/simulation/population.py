@@ -1,15 +1,17 @@
-"""The stars of the simulated survey: who they are."""
+"""The stars of the simulated survey: who they are, and where on the isochrones that ship with the lab they stand."""
+
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from astropy.coordinates import Angle
 
+from labtools.isochrones import shipped_isochrones
 from labtools.selection import LABELS
 from labtools.settings import table
-from labtools.simulation.evolution import draw_giants
 from labtools.simulation.synthesis import complete_labels
 
-__all__ = ["designations", "draw_abundances", "draw_population", "trends"]
+__all__ = ["designations", "draw_abundances", "draw_giants", "draw_population", "trends"]
 
 FIELDS = {
     # name: (right ascension, declination of the centre in degrees, giants, share of the high-alpha sequence)
@@ -36,6 +38,52 @@ MYSTERY = pd.Series(
 
 TRENDS = pd.read_csv(table("abundance_trends.csv"), index_col="abundance", float_precision="round_trip")
 """Abundances that the lab has no label for, as functions of alpha - 0.1, [Fe/H] and log g - 2.5, and their scatter."""
+
+GRAVITY = (0.5, 3.45)  # log g of the giants that are drawn
+SALPETER = 2.35  # slope of the mass function
+BRIGHTNESS = 0.3  # power of luminosity with which a giant gets into the survey
+
+
+@lru_cache
+def _grid():
+    """log10 of ages, [Fe/H], phases (EEP), and the columns (column, [Fe/H], age, EEP) of the giants' part."""
+    points = shipped_isochrones()
+    points = points[points.phase >= 2].sort_values(["feh_init", "age", "eep"], kind="stable")
+    fehs, ages, phases = points.feh_init.unique(), points.age.unique(), points.groupby("eep").phase.first()
+    columns = points[["initial_mass", "log_teff", "log_g"]].to_numpy().T
+    return np.log10(ages), fehs, phases.to_numpy(), columns.reshape(3, len(fehs), len(ages), len(phases))
+
+
+def _between(grid, values):
+    """Index of the grid point below each value, and how far the value is on its way to the next."""
+    values = np.clip(values, grid[0], grid[-1])
+    below = np.clip(np.searchsorted(grid, values, side="right") - 1, 0, len(grid) - 2)
+    return below, (values - grid[below]) / (grid[below + 1] - grid[below])
+
+
+def draw_giants(rng, age, fe_h, alpha_fe, oldest_phase=4):
+    """One giant on the isochrone of each age (Gyr), [Fe/H] and [alpha/Fe]: DataFrame of teff, logg, mass, phase.
+
+    How far a star has come is drawn: stars are born by Salpeter's mass function, stay as long as the isochrone says,
+    and are the more likely to be observed the brighter they are (docs/simulation.md). `phase` is MIST's: 2 giant
+    branch, 3 core helium burning, 4 early asymptotic giant branch; none later than `oldest_phase`. Alpha elements count
+    as metals do (Salaris, Chieffi & Straniero 1993, ApJ 414, 580). Beyond the table (2 to 12 Gyr, -2.5 to 0.5) its edge
+    is taken.
+    """
+    log_ages, fehs, phases, grid = _grid()
+    i, x = _between(fehs, fe_h + np.log10(0.638 * 10.0**alpha_fe + 0.362))
+    j, y = _between(log_ages, np.log10(age))
+    x, y = x[:, None], y[:, None]
+    low, high = (grid[:, k, j] * (1 - y) + grid[:, k, j + 1] * y for k in (i, i + 1))
+    mass, log_teff, logg = points = low * (1 - x) + high * x
+    luminosity = (np.log10(mass) + 4 * log_teff - logg)[:, 1:]
+    number = np.diff(mass) * mass[:, 1:] ** -SALPETER * 10 ** (BRIGHTNESS * luminosity)
+    seen = (phases[1:] <= oldest_phase) & (logg[:, 1:] > GRAVITY[0]) & (logg[:, 1:] < GRAVITY[1])
+    number = np.cumsum(np.where(seen, number, 0).clip(0), axis=1)
+    step = (number < rng.random((len(number), 1)) * number[:, -1:]).sum(axis=1)
+    star, part = np.arange(len(step)), rng.random(len(step))
+    mass, log_teff, logg = points[:, star, step] * (1 - part) + points[:, star, step + 1] * part
+    return pd.DataFrame({"teff": 10**log_teff, "logg": logg, "mass": mass, "phase": phases[step + 1]})
 
 
 def trends(stars):
@@ -89,7 +137,7 @@ def draw_population(seed, stars=STARS):
     Returns
     -------
     DataFrame indexed by apogee_id: field, ra, dec (degrees), kind, peculiar, true labels (teff in K, logg, abundances
-    in dex), age (Gyr), mass (solar), phase (see `labtools.simulation.evolution.draw_giants`), vmacro and vhelio (km/s),
+    in dex), age (Gyr), mass (solar), phase (see `draw_giants`), vmacro and vhelio (km/s),
     resolution of the fibre, snr per pixel and nvisits. Raises ValueError for fewer than 60 or more than 1900 stars.
     """
     if not 60 <= stars <= STARS:
