@@ -16,7 +16,6 @@ from labtools.spectra import GRID, LAB_BITS, WAVELENGTH
 
 __all__ = [
     "check_star",
-    "copies_of",
     "expected_bytes",
     "pack",
     "place_of",
@@ -47,12 +46,6 @@ def place_of(row):
     if not (all(isinstance(part, str) for part in parts) and _PLACE.fullmatch("/".join(parts))):
         raise ValueError(f"refused: {parts} is no telescope, field and apStar file of the archive")
     return "/".join([STARS, *parts])
-
-
-def copies_of(place, folders):
-    """Files that hold the star at `place`, as a whole or packed, in `folders` of caches."""
-    paths = (path for folder in folders for path in (folder / "sas" / place, folder / "arrays" / f"{place}.npz"))
-    return [path for path in paths if path.is_file()]
 
 
 def expected_bytes(nvisits):

@@ -18,6 +18,10 @@ __all__ = ["fetch_mist"]
 
 ADDRESS = "https://mist.science"
 LIMIT = 64 * 2**20  # bytes of a file, unpacked
+FORM = {
+    "version": "MIST1", "v_div_vcrit": "vvcrit0.4", "age_type": "single", "age_scale": "linear", "afe": "afep0.0",
+    "alpha_value": "p0", "output_option": "photometry", "output": "UBVRIplus", "Av_value": "0",
+}  # fmt: skip
 
 
 def fetch_mist(age=6.0, fehs=(0.0, -1.0), folder=None, address=ADDRESS):
@@ -37,21 +41,12 @@ def fetch_mist(age=6.0, fehs=(0.0, -1.0), folder=None, address=ADDRESS):
     for feh in fehs:
         paths.append(folder / f"MIST_v1.2_feh_{'m' if feh < 0 else 'p'}{abs(feh):.2f}_{age:g}Gyr.iso.cmd")
         if not paths[-1].exists():
-            page = f"{address}/iso_form.php"
-            link = urljoin(page, fetch(page, _link, form=_form(age, feh), quiet=120.0))
+            page, form = f"{address}/iso_form.php", {"age_value": f"{age * 1e9:.6g}", "FeH_value": f"{feh:g}"}
+            link = urljoin(page, fetch(page, _link, form=FORM | form, quiet=120.0))
             if urlsplit(link)[:2] != urlsplit(address)[:2]:
                 raise TransferError(address, f"answers with a link to another place, {link}: not followed")
             fetch(link, partial(_keep, paths[-1], age, feh))
     return paths
-
-
-def _form(age, feh):
-    """The fields of the interpolator's form."""
-    return {
-        "version": "MIST1", "v_div_vcrit": "vvcrit0.4", "age_type": "single", "age_scale": "linear",
-        "age_value": f"{age * 1e9:.6g}", "FeH_value": f"{feh:g}", "afe": "afep0.0", "alpha_value": "p0",
-        "output_option": "photometry", "output": "UBVRIplus", "Av_value": "0",
-    }  # fmt: skip
 
 
 def _link(content):

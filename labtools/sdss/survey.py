@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from labtools.cache import digest
 from labtools.errors import ArchiveError, BadFile
-from labtools.sdss.files import copies_of, place_of, read_star, sums_in
+from labtools.sdss.files import place_of, read_star, sums_in
 from labtools.settings import setting
 from labtools.spectra import WAVELENGTH
 
@@ -147,8 +147,11 @@ class Survey:
                 yield rows.index.get_loc(star), fault or self._read(star, rows.loc[star], sums)
 
     def _copies(self, row):
+        """Files that hold the star of a row of the catalogue, as a whole or packed."""
         with contextlib.suppress(ValueError):
-            return copies_of(place_of(row), self._folders())
+            place = place_of(row)
+            places = [f"sas/{place}", f"arrays/{place}.npz"]
+            return [path for folder in self._folders() for path in map(folder.joinpath, places) if path.is_file()]
         return []
 
     def _read(self, star, row, sums):

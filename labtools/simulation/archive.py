@@ -88,11 +88,9 @@ def _write_apstar(path, name, star, images):
 
 
 def continuum_map():
-    """The lab's own continuum pixels: found on noise-free model spectra as Ness et al. (2015, §5.3) do on real ones.
+    """The lab's own continuum pixels, a boolean DataArray over the 7214 wavelengths (Angstrom, vacuum) of `GRID`.
 
-    Returns
-    -------
-    boolean DataArray over the 7214 wavelengths (Angstrom, vacuum) of `GRID`.
+    They are found on noise-free model spectra as Ness et al. (2015, §5.3) do on real ones.
     """
     giants = draw_population(SEED).query("kind == 'giant' and peculiar == ''").iloc[::24]
     model = synthesize(giants[LABELS]).isel(wavelength=GRID)
@@ -113,12 +111,9 @@ def survey_key(seed, stars):
 def write_survey(folders):
     """The simulated archive in one of `folders`, or else written to the first: half a minute, 0.8 GB.
 
-    LAB_SEED draws the stars, 128 by default; LAB_STARS is the number of giants, by default all 1900.
-
-    Returns
-    -------
-    the folder: apogeeStar.csv and aspcapStar.csv (the catalogue), truth.csv, mystery.fits, continuum_pixels.npz and
-    the apStar files in the folders of the SDSS archive.
+    LAB_SEED draws the stars, 128 by default; LAB_STARS is the number of giants, by default all 1900. The folder holds
+    the catalogue (apogeeStar.csv, aspcapStar.csv), truth.csv, mystery.fits, continuum_pixels.npz and the apStar files
+    in the folders of the SDSS archive.
     """
     seed, stars = _whole("SEED", SEED), _whole("STARS", STARS)
     return cached_folder(folders, survey_key(seed, stars), lambda unfinished: _write_all(unfinished, seed, stars))

@@ -11,18 +11,10 @@ from labtools.spectra import CHIPS, LIGHT, WAVELENGTH
 
 __all__ = ["KM_PER_PIXEL", "observe", "recorded", "throughput"]
 
-SKY_LINES = np.loadtxt(table("sky_lines.csv"), skiprows=1)
-"""Strong OH lines of the night sky, Angstrom, vacuum, in the observed frame."""
-
-TELLURIC = ((15680, 15790), (16000, 16090), (16430, 16470))
-"""Rough ranges of absorption by carbon dioxide and methane in the air, Angstrom, observed frame."""
-
-NOTHING = 1e10
-"""The error of a pixel of which nothing is known, in real files too."""
-
-BAD = 0xFF
-"""Pixels of a visit with one of these bits do not enter the combined spectrum."""
-
+SKY_LINES = np.loadtxt(table("sky_lines.csv"), skiprows=1)  # OH, Angstrom, vacuum, observed frame
+TELLURIC = ((15680, 15790), (16000, 16090), (16430, 16470))  # CO2 and CH4 in the air, roughly; same units
+NOTHING = 1e10  # the error of a pixel of which nothing is known, in real files too
+BAD = 0xFF  # pixels of a visit with one of these bits do not enter the combined spectrum
 RIPPLE = 0.004  # size (rms) of waves on a chip that no polynomial of degree 2 takes away
 NEIGHBOUR = 0.5  # noise is w_i + 0.5 w_(i+1) of independent w: neighbours correlate by 0.5 / 1.25 = 0.4
 KM_PER_PIXEL = LIGHT * 6e-6 * np.log(10)
@@ -48,33 +40,25 @@ def throughput(star, rng):
 
 
 def observe(source, star, rng):
-    """One star as the telescope sees it.
+    """One star as the telescope sees it: flux, error (1e-17 erg/s/cm2/Angstrom) and mask (int32), each (rows, 8575).
 
-    Parameters
-    ----------
-    source : (8575,) counts without noise: continuum-normalized model times `throughput`.
-    star : Series with snr (of the combined spectrum, per pixel), nvisits, vhelio (km/s) and peculiar.
-
-    Returns
-    -------
-    flux, error (1e-17 erg/s/cm2/Angstrom) and mask (int32), (rows, 8575): as in DR17 row 0 is the combined
-    spectrum with the bits that all visits share, row 1 another combination without a mask, or nothing if there was
-    one visit, then the visits. Of several visits only the good pixels are combined, and where there is none row 0 has
-    flux 0 and error 1e10, whatever its bits: visits may have lost a pixel for different reasons, which they do not
-    share. A single visit is kept as it is.
+    `source`: counts (8575,) without noise, continuum-normalized model times `throughput`; `star`: Series with snr (of
+    the combined spectrum, per pixel), nvisits, vhelio (km/s) and peculiar. As in DR17 row 0 is the combined spectrum
+    with the bits that all visits share, row 1 another combination without a mask, or nothing if there was one visit,
+    then the visits. Of several visits only the good pixels are combined, and where there is none row 0 has flux 0 and
+    error 1e10, whatever its bits: visits may have lost a pixel for different reasons. A single visit is kept as it is.
     """
     visits = [_visit(source, star, rng) for _ in range(int(star.nvisits))]
-    flux, error, mask = (np.array(part) for part in zip(*visits, strict=True))
+    flux, error, mask = map(np.array, zip(*visits, strict=True))
     shared = np.bitwise_and.reduce(mask, axis=0)
     if len(visits) == 1:
-        nothing = np.zeros(WAVELENGTH.size)
-        return np.vstack([flux, nothing]), np.vstack([error, nothing]), np.vstack([mask, nothing]).astype("i4")
+        return tuple(np.vstack([image, np.zeros_like(image)]) for image in (flux, error, mask))
     weight = np.where(mask & BAD == 0, 1 / error**2, 0)
     total = weight.sum(axis=0)
     safe = np.where(total > 0, total, 1)
     combined, sigma = (weight * flux).sum(axis=0) / safe, np.where(total > 0, 1 / np.sqrt(safe), NOTHING)
-    rows = np.vstack([combined, combined, flux]), np.vstack([sigma, sigma, error])
-    return *rows, np.vstack([shared, np.zeros_like(shared), mask]).astype("i4")
+    firsts = (combined, combined), (sigma, sigma), (shared, np.zeros_like(shared))
+    return tuple(np.vstack([*first, *image]) for first, image in zip(firsts, (flux, error, mask), strict=True))
 
 
 def _visit(source, star, rng):

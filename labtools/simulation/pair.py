@@ -115,10 +115,7 @@ def nirspec_spectra(labels):
 
 
 def _write_jwst(path, catalogue, rows, seed):
-    """The JWST file: models of the given rows of the catalogue, with noise, one set of 990 after the other.
-
-    Flux is 0 in the gap between the detectors, where nothing is recorded.
-    """
+    """The JWST file: models of the given rows of the catalogue with noise, and nothing in the gap of the detectors."""
     labels = real.catalogue_in_x_h(catalogue).loc[rows].set_axis(real.JWST_COLUMNS, axis=1).round(5)
     names = [real.name_of(row) for row in rows]
     parts, seen = [], np.abs(WAVELENGTHS - np.mean(GAP)) > np.ptp(GAP) / 2
@@ -141,10 +138,7 @@ def pair_key(stars, seed):
 
 
 def write_pair(folders, stars=2000, seed=42):
-    """A simulated pair in one of `folders`, or else written to the first; returns its folder.
-
-    About 30 ms of computing and 34 kB for each star.
-    """
+    """A simulated pair in one of `folders`, or else written to the first (30 ms and 34 kB a star); its folder."""
 
     def write(folder):
         table = draw_catalogue(stars, seed)

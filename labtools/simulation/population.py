@@ -132,13 +132,11 @@ def _draw_extras(rng, share):
 
 
 def draw_population(seed, stars=STARS):
-    """The truth about every star of a survey with about that many giants (those that the assignments name in it).
+    """The truth about every star of a survey with about that many giants: DataFrame indexed by apogee_id.
 
-    Returns
-    -------
-    DataFrame indexed by apogee_id: field, ra, dec (degrees), kind, peculiar, true labels (teff in K, logg, abundances
-    in dex), age (Gyr), mass (solar), phase (see `draw_giants`), vmacro and vhelio (km/s),
-    resolution of the fibre, snr per pixel and nvisits. Raises ValueError for fewer than 60 or more than 1900 stars.
+    Columns: field, ra, dec (degrees), kind, peculiar, true labels (teff in K, logg, abundances in dex), age (Gyr), mass
+    (solar), phase (see `draw_giants`), vmacro and vhelio (km/s), resolution of the fibre, snr per pixel and nvisits.
+    The stars that the assignments name are in it. Raises ValueError for fewer than 60 or more than 1900 stars.
     """
     if not 60 <= stars <= STARS:
         raise ValueError(f"a simulated survey has 60 to {STARS} giants, not {stars}: set LAB_STARS so")

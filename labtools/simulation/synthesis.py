@@ -106,10 +106,9 @@ class _Model:
         solar = np.array([ATOMS[c].abundance if c in ATOMS else -9.0 for c in carrier])
         self.damped = np.flatnonzero((self.loggf - 1.12 * self.ep + solar > STRONG) & ~hydrogen)
         self.metals, self.stark = np.flatnonzero(~hydrogen), np.flatnonzero(hydrogen)
-        metals = self.centre[self.metals]
-        blocks = [_profiles(self.log_fine, metals, 3 * b, _gauss(b)) for b in DOPPLER]
-        blocks.append(_profiles(self.log_fine, self.centre[self.damped], 180, _wing))
-        blocks.append(_profiles(self.log_fine, self.centre[self.stark], 1500, _stark))
+        parts = [(self.metals, 3 * b, _gauss(b)) for b in DOPPLER]
+        parts += [(self.damped, 180, _wing), (self.stark, 1500, _stark)]
+        blocks = [_profiles(self.log_fine, self.centre[rows], reach, shape) for rows, reach, shape in parts]
         self.profiles = sparse.hstack(blocks, format="csr")
         self.nodes = np.linspace(fine[0], fine[-1], max(3, int((fine[-1] - fine[0]) / 250)))
         self.at_fine = _hat(fine, self.nodes).astype(np.float32)
@@ -197,8 +196,8 @@ def synthesize(labels, wavelength=None, resolution=22500, lines=None, chunk=25):
     Raises ValueError for labels that are missing, not finite or far from cool stars, and for a bad grid.
     """
     wavelength = WAVELENGTH if wavelength is None else np.asarray(wavelength, dtype=float)
-    if wavelength.ndim != 1 or len(wavelength) < 2 or not (np.diff(wavelength) > 0).all():
-        raise ValueError("wavelength must be one-dimensional and increasing (Angstrom, vacuum)")
+    if not (np.diff(wavelength) > 0).all():
+        raise ValueError("wavelength must be increasing (Angstrom, vacuum)")
     resolution = np.broadcast_to(np.asarray(resolution, dtype=float), len(labels))
     full = complete_labels(labels)
     limits = {"teff": (3000, 7500), "logg": (-1, 5.5), "fe_h": (-4, 1)}
