@@ -47,7 +47,7 @@ def read_spec1d(path):
             found = [one for one in (_extraction(table, target) for table in tables) if one is not None]
         if not found:
             raise ValueError("it holds no optimally extracted spectrum (OPT_WAVE, OPT_COUNTS, ...)")
-        return max(found, key=_snr)
+        return max(found, key=lambda one: np.median(one.flux / one.error))
 
 
 def _extraction(data, target):
@@ -62,10 +62,6 @@ def _extraction(data, target):
     values = {"flux": np.where(good, flux, 0), "error": error}
     arrays = {name: (("star", "wavelength"), value[None, order]) for name, value in values.items()}
     return xr.Dataset(arrays, coords={"star": [target], "wavelength": wavelength[order]})
-
-
-def _snr(spectrum):
-    return float(np.median(spectrum.flux.values / spectrum.error.values))
 
 
 def flatten(spectrum, width=120.0, percent=80):

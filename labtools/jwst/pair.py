@@ -139,13 +139,13 @@ def match(catalogue, labels):
     Of rows with the same apogee_id the first that has a model is kept. The second result is a Series of numbers of
     rows.
     """
-    both = catalogue.index.isin(labels.index)
-    repeated = catalogue.apogee_id[both].duplicated(keep="first")
-    names = catalogue.index[both][~repeated.to_numpy()]
+    rows = catalogue[catalogue.index.isin(labels.index)]
+    repeated = rows.apogee_id.duplicated()
+    names = rows.index[~repeated]
     counts = {
         "rows of the catalogue": len(catalogue),
         "rows of the JWST file": len(labels),
-        "only in the catalogue": int((~both).sum()),
+        "only in the catalogue": len(catalogue) - len(rows),
         "only in the JWST file": int((~labels.index.isin(catalogue.index)).sum()),
         "further rows of a star": int(repeated.sum()),
         "matched stars": len(names),

@@ -1,8 +1,8 @@
 """The simulated survey: an archive in the formats and folders of SDSS DR17, from forward-model spectra.
 
 The model is that of `labtools.simulation.synthesis`; stars, instrument and pipeline are those of `population`,
-`instrument` and `catalogue`. Everything is drawn from one seed, and the folder is named after the version of the model,
-the number of giants, the seed, and a digest of the tables that ship.
+`instrument` and `catalogue`. Everything is drawn from one seed, and the folder is named after the number of giants, the
+seed, the version of the survey, and a digest of the version of the model, of its lines and of the isochrones.
 """
 
 import io
@@ -53,10 +53,9 @@ def _header(name, star, mask):
           for c, edges in zip("BGR", lit, strict=True) for e, edge in zip(("MIN", "MAX"), edges, strict=True)),
         ("NWAVE", WAVELENGTH.size), ("CRVAL1", 4.179, "log10(wavelength / Angstrom, vacuum)"), ("CDELT1", 6e-6),
         ("CRPIX1", 1), ("CTYPE1", "LOG-LINEAR"), ("DC-FLAG", 1),
+        ("HISTORY", "simulated spectrum, written by labtools; HDUs 4-7 (sky, telluric) are not simulated"),
     ]  # fmt: skip
-    header = fits.Header(cards)
-    header["HISTORY"] = "simulated spectrum, written by labtools; HDUs 4-7 (sky, telluric) are not simulated"
-    return header
+    return fits.Header(cards)
 
 
 @lru_cache
