@@ -8,9 +8,8 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from astropy import units
+from astropy import constants, units
 
-from labtools import selection
 from labtools.jwst import pair as pairs
 from labtools.selection import count_cuts, select_giants
 from labtools.spectra import LAB_BITS
@@ -45,14 +44,14 @@ def _same(given, right, rtol):
 
 def gravity(log_g, mass, radius):
     """Surface gravities, dex in cgs units, of `mass` and `radius` in solar units (Problem 1)."""
-    right, radius = selection.log_g(mass, radius), np.asarray(radius, float)
+    si = (constants.G * mass * units.M_sun / (np.asarray(radius, float) * units.R_sun) ** 2).si.value
     mistakes = {
-        "this is g in SI units, m/s²; astronomers mean cm/s², which is 2 dex more": right - 2,
-        "this is the natural logarithm; log g is to base 10": right * np.log(10),
-        "this is g itself, not its logarithm": 10**right,
-        "the radius enters squared": right + np.log10(radius * units.R_sun.to("m")),
+        "this is g in SI units, m/s²; astronomers mean cm/s², which is 2 dex more": np.log10(si),
+        "this is the natural logarithm; log g is to base 10": np.log(100 * si),
+        "this is g itself, not its logarithm": 100 * si,
+        "the radius enters squared": np.log10(100 * si * np.asarray(radius) * units.R_sun.to("m")),
     }
-    return _judge("the surface gravities", log_g, right, mistakes, rtol=5e-3)
+    return _judge("the surface gravities", log_g, np.log10(100 * si), mistakes, rtol=5e-3)
 
 
 def mean_label(mean, column):
