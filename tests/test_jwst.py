@@ -128,7 +128,7 @@ def test_abundances_are_converted_to_x_h(pair):
 
 def test_spectra_are_models_of_their_labels(pair):
     some = pair.labels.index[[2, 20]]
-    models = pairs.nirspec_spectra(pairs._models(pair.catalogue.loc[some]))
+    models = pairs.nirspec_spectra(pair.catalogue.loc[some])
     residual = pair.spectra.flux.sel(star=some).values - models.values
     gap = np.abs(pairs.WAVELENGTHS - np.mean(pairs.GAP)) <= np.ptp(pairs.GAP) / 2
     assert residual[:, ~gap].std() == pytest.approx(1 / 200, rel=0.05)

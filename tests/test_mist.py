@@ -74,7 +74,7 @@ def server(monkeypatch):
 
 
 def test_fetching_what_is_needed_and_only_once(server, tmp_path):
-    paths = fetch_mist(6.0, (0.0, -1.0), tmp_path / "mist", address=server, progress=False)
+    paths = fetch_mist(6.0, (0.0, -1.0), tmp_path / "mist", address=server)
     assert [path.name for path in paths] == [f"MIST_v1.2_feh_{feh}_6Gyr.iso.cmd" for feh in ("p0.00", "m1.00")]
     assert sorted(paths) == sorted((tmp_path / "mist").iterdir())
     wanted = {"version": "MIST1", "age_type": "single", "age_scale": "linear", "age_value": "6e+09"}
@@ -83,14 +83,14 @@ def test_fetching_what_is_needed_and_only_once(server, tmp_path):
     one = best_isochrone(6.0, -1.0, tmp_path / "mist")
     assert one["feh_init"].unique() == [-1.0]
     assert one.attrs["source"].startswith("MIST v1.2")
-    fetch_mist(6.0, (0.0, -1.0), tmp_path / "mist", address=server, progress=False)
+    fetch_mist(6.0, (0.0, -1.0), tmp_path / "mist", address=server)
     assert len(Interpolator.forms) == 2
 
 
 @pytest.mark.parametrize("faults", [["503"], ["", "cut"], ["503", "503", "", "page"]])
 def test_passing_faults_are_survived(faults, server, tmp_path):
     Interpolator.faults = list(faults)
-    (path,) = fetch_mist(6.0, (0.0,), tmp_path, address=server, progress=False)
+    (path,) = fetch_mist(6.0, (0.0,), tmp_path, address=server)
     assert len(read_mist(path)) == len(EEPS)
 
 
@@ -110,10 +110,5 @@ def test_passing_faults_are_survived(faults, server, tmp_path):
 def test_what_is_not_the_isochrone_is_not_kept(faults, message, server, tmp_path):
     Interpolator.faults = [*faults, *faults[-1:] * 9] if faults[0] == "" else [*faults, *faults * 9]
     with pytest.raises(TransferError, match=message):
-        fetch_mist(6.0, (0.0,), tmp_path, address=server, progress=False)
+        fetch_mist(6.0, (0.0,), tmp_path, address=server)
     assert not list(tmp_path.iterdir())
-
-
-def test_an_unknown_version_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"1\.2, 2\.5"):
-        fetch_mist(version="3", folder=tmp_path)

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from astropy.io import fits
+from line_sources import air_to_vacuum
 
 from labtools.simulation import atmosphere, synthesis
-from labtools.simulation.synthesis import air_to_vacuum, read_lines, synthesize
+from labtools.simulation.synthesis import read_lines, synthesize
 from labtools.spectra import WAVELENGTH
 
 CHIPS = ((322, 3242), (3648, 6048), (6412, 8306))

@@ -1,4 +1,4 @@
-"""Trends and scatter of abundances in real giants, for `labtools.simulation.population.TRENDS`.
+"""Trends and scatter of abundances in real giants, for `labtools/data/abundance_trends.csv`.
 
 [X/Fe] of APOGEE DR12 (giants with 0.5 < log g < 3.5, -1 < [Fe/H] < 0.5, 3900 to 5300 K) against [alpha/Fe], the mean
 of Mg and Si, [Fe/H] and log g: least squares, clipped at three sigma. The scatter left is also given less, in

@@ -5,10 +5,10 @@ Atoms from the literature (rounded), hydrogen from Rydberg's formula, CN, CO and
 
 import numpy as np
 import pandas as pd
-from line_sources import COLUMNS, RARER, WAVENUMBER, co_lines, hydrogen_lines
+from line_sources import COLUMNS, RARER, WAVENUMBER, air_to_vacuum, co_lines, hydrogen_lines
 
 from labtools.settings import table as shipped
-from labtools.simulation.synthesis import air_to_vacuum, read_lines
+from labtools.simulation.synthesis import read_lines
 
 CALIBRATED = (15140, 16960)  # Angstrom: what lines.csv covers
 RANGE = (8960, 18060)

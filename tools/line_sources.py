@@ -7,9 +7,18 @@ import pandas as pd
 import tables
 
 from labtools.settings import table
-from labtools.simulation.synthesis import air_to_vacuum
 
-__all__ = ["COLUMNS", "RARER", "WAVENUMBER", "co_lines", "hydrogen_lines", "name_lines", "read_lists", "start_lines"]
+__all__ = [
+    "COLUMNS",
+    "RARER",
+    "WAVENUMBER",
+    "air_to_vacuum",
+    "co_lines",
+    "hydrogen_lines",
+    "name_lines",
+    "read_lists",
+    "start_lines",
+]
 
 KNOWN = table("known_lines.csv")
 WAVENUMBER = 8065.544  # cm^-1 in an electronvolt
@@ -18,6 +27,15 @@ COLUMNS = ["species", "wavelength", "ep", "loggf", "source"]
 MATCH = 0.12  # Angstrom within which a listed line names a minimum
 # Names in the line lists that a template may stand for.
 LISTED = {"Fe": ("FE I",), "Si": ("SI I",), "Ti": ("TI I",), "Ca": ("CA I",), "OH": ("OH",), "CN": ("CN",)}
+
+
+def air_to_vacuum(wavelength):
+    """Vacuum wavelength (Angstrom) of an air wavelength: Ciddor (1996) as in SDSS, inverted by iteration."""
+    vacuum = np.asarray(wavelength, dtype=float)
+    for _ in range(4):
+        s2 = (1e4 / vacuum) ** 2
+        vacuum = wavelength * (1 + 0.05792105 / (238.0185 - s2) + 0.00167917 / (57.362 - s2))
+    return vacuum
 
 
 def hydrogen_lines(low, ep, upper):

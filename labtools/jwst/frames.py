@@ -10,13 +10,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from labtools.errors import BadFile
+from labtools.errors import reading
 from labtools.jwst.text import text_of
 
 __all__ = ["read_frame"]
-
-DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
-"""What HDF5 and numpy raise on damaged files."""
 
 
 def read_frame(path, key, dtype=None):
@@ -26,54 +23,46 @@ def read_frame(path, key, dtype=None):
     Text comes as it was written, str or bytes, None where it is missing; an index of text as str. Raises
     FileNotFoundError, and BadFile with what is wrong.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path.name} in {path.parent.name}")
-    try:
-        with h5py.File(path) as file:
-            return _frame(_own(file, key, h5py.Group), dtype)
-    except BadFile as fault:
-        raise BadFile(f"{path.name}, table {key!r}: {fault}") from None
-    except DAMAGE as fault:
-        raise BadFile(f"{path.name}, table {key!r} cannot be read, is the file whole? ({fault})") from None
+    with reading(f"{Path(path).name}, table {key!r}", "a table that can be read"), h5py.File(path) as file:
+        return _frame(_own(file, key, h5py.Group), dtype)
 
 
 def _own(group, name, kind):
     """A member of `group` that lies in the same file: links to other files are not followed."""
     if not isinstance(group.get(name, getlink=True), h5py.HardLink) or not isinstance(group[name], kind):
-        raise BadFile(f"there is no {kind.__name__.lower()} {name!r}, only {', '.join(group) or 'nothing'}")
+        raise ValueError(f"there is no {kind.__name__.lower()} {name!r}, only {', '.join(group) or 'nothing'}")
     return group[name]
 
 
 def _frame(group, dtype):
     kind = _text(group.attrs.get("pandas_type", "unknown"))
     if kind != "frame":
-        raise BadFile(f'it is of the kind {kind!r}; write it with to_hdf(..., format="fixed")')
+        raise ValueError(f'it is of the kind {kind!r}; write it with to_hdf(..., format="fixed")')
     numbers = range(int(group.attrs["nblocks"]))
     names = ["axis0", "axis1", *(f"block{n}_{what}" for n in numbers for what in ("items", "values"))]
     arrays = [_own(group, name, h5py.Dataset) for name in names]
     if sum(map(_bytes_of, arrays)) > Path(group.file.filename).stat().st_size:
-        raise BadFile("its arrays do not lie whole in the file")
+        raise ValueError("its arrays do not lie whole in the file")
     columns, index = map(_axis, arrays[:2])
     blocks = zip(arrays[2::2], arrays[3::2], strict=True)
     parts = [_block(_values(values, dtype), index, _axis(items)) for items, values in blocks]
     table = parts[0] if len(parts) == 1 else pd.concat(parts, axis=1)
     if not columns.is_unique or len(columns) != table.shape[1]:
-        raise BadFile(f"it has {table.shape[1]} columns and {columns.nunique()} names of columns")
+        raise ValueError(f"it has {table.shape[1]} columns and {columns.nunique()} names of columns")
     return table if table.columns.equals(columns) else table[columns]
 
 
 def _block(values, index, names):
     values = values if values.ndim == 2 else values[:, None]
     if values.shape != (len(index), len(names)):
-        raise BadFile(f"a block has the shape {values.shape}, not {(len(index), len(names))}")
+        raise ValueError(f"a block has the shape {values.shape}, not {(len(index), len(names))}")
     return pd.DataFrame(values, index=index, columns=names, copy=False)
 
 
 def _axis(dataset):
     values, kind = _values(dataset, None), _text(dataset.attrs.get("kind", "string"))
     if values.ndim != 1 or kind not in ("string", "integer", "float", "object"):
-        raise BadFile(f"an axis is of the kind {kind!r} and has {values.ndim} dimensions")
+        raise ValueError(f"an axis is of the kind {kind!r} and has {values.ndim} dimensions")
     if values.dtype.kind in "SO":
         values = np.array([_text(value) for value in values], object)
     return pd.Index(values)
@@ -91,9 +80,9 @@ def _bytes_of(dataset):
     """Bytes that an array takes in the file, from what says where they lie and before any of them is read."""
     plan, stored = dataset.id.get_create_plist(), dataset.id.get_storage_size()
     if plan.get_external_count() or dataset.is_virtual or plan.get_nfilters():
-        raise BadFile("it lies in other files or is compressed; write it without complevel")
+        raise ValueError("it lies in other files or is compressed; write it without complevel")
     if dataset.size * dataset.dtype.itemsize > stored or (_is_text(dataset) and dataset.shape != (1,)):
-        raise BadFile(f"an array of the shape {dataset.shape} does not lie whole in the file")
+        raise ValueError(f"an array of the shape {dataset.shape} does not lie whole in the file")
     if _is_text(dataset):  # a reference: length, and where in the file
         return stored + int.from_bytes(dataset.id.read_direct_chunk((0,))[1][:4], "little")
     return stored
@@ -103,7 +92,7 @@ def _values(dataset, dtype):
     """An array (row, column), or (row,) of an axis; text as an array of objects."""
     kind = _text(dataset.attrs.get("value_type", "str"))
     if kind not in ("str", "string") or not (_is_text(dataset) or dataset.dtype.kind in "iufbS"):
-        raise BadFile(f"it holds values of the kind {kind}, {dataset.dtype}, which are not read")
+        raise ValueError(f"it holds values of the kind {kind}, {dataset.dtype}, which are not read")
     if _is_text(dataset):
         array = text_of(dataset[0].tobytes())
     else:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtools.errors import BadFile
+from labtools.errors import reading
 from labtools.jwst.frames import read_frame
 
 __all__ = ["ELEMENTS", "Pair", "catalogue_in_x_h", "index_of", "match", "name_of", "read_catalogue", "read_jwst"]
@@ -19,6 +19,7 @@ ELEMENTS = (
 """The elements of both files, in their order; the catalogue gives [X/Fe] (and [Fe/H]), the JWST file [X/H]."""
 
 STARS_PER_SET = 990
+TO_LETTERS, TO_DIGITS = str.maketrans("0123456789", "abcdefghij"), str.maketrans("abcdefghij", "0123456789")
 PIXELS = 8192
 FILES = ("apogee_dr17.h5", "JWST_APOGEE.h5")
 FILLER = -999.0  # values below are no measurements
@@ -47,14 +48,14 @@ def name_of(index):
     if index < 0 or index >= 100 * STARS_PER_SET:
         raise ValueError(f"there is no name for row {index}: rows go from 0 to {100 * STARS_PER_SET - 1}")
     group, number = divmod(int(index), STARS_PER_SET)
-    return "".join("abcdefghij"[int(digit)] for digit in f"{number:05d}") + f"_{group:02d}"
+    return f"{number:05d}".translate(TO_LETTERS) + f"_{group:02d}"
 
 
 def index_of(name):
     """Row of the catalogue to which a name belongs: "aaieb_03" -> 841 + 3 * 990 = 3811."""
     if not re.fullmatch(r"[a-j]{5}_\d\d", str(name)):
         raise ValueError(f"{name!r} is no name: five letters a to j, an underscore and two digits, as in aaieb_03")
-    number = int("".join(str(ord(letter) - ord("a")) for letter in name[:5]))
+    number = int(name[:5].translate(TO_DIGITS))
     if number >= STARS_PER_SET:
         raise ValueError(f"{name!r} is star {number} of its set, but a set has {STARS_PER_SET}")
     return number + STARS_PER_SET * int(name[6:])
@@ -67,20 +68,24 @@ def read_catalogue(path):
     str, fillers are NaN. Raises FileNotFoundError, and BadFile if columns are missing or rows not numbered.
     """
     table = read_frame(path, "allstar")
-    missing = [name for name in CATALOGUE_COLUMNS if name not in table and name not in DISPENSABLE]
-    if missing:
-        raise BadFile(f"{Path(path).name}, table 'allstar' lacks the columns {', '.join(missing)}")
-    if table.index.dtype.kind not in "iu" or not table.index.is_unique or len(table) == 0:
-        raise BadFile(f"{Path(path).name}: the rows of 'allstar' must be numbered, each number once")
-    table = table.rename(columns=str.lower)
-    for column in table:
-        if table[column].dtype.kind == "O":
-            table[column] = [_text(value) for value in table[column]]
-        elif table[column].dtype.kind == "f" and column not in ("ra", "dec", "vhelio_avg"):
-            table[column] = table[column].where(table[column] > FILLER)
-    if (table.apogee_id == "").any():
-        raise BadFile(f"{Path(path).name}: {(table.apogee_id == '').sum()} rows have no APOGEE_ID")
-    return table.set_index(pd.Index([name_of(row) for row in table.index], name="name"))
+    with reading(Path(path).name, "the catalogue of the pair"):
+        _need(table, [name for name in CATALOGUE_COLUMNS if name not in DISPENSABLE])
+        if table.index.dtype.kind not in "iu" or not table.index.is_unique or len(table) == 0:
+            raise ValueError("the rows of 'allstar' must be numbered, each number once")
+        table = table.rename(columns=str.lower)
+        for column in table:
+            if table[column].dtype.kind == "O":
+                table[column] = [_text(value) for value in table[column]]
+            elif table[column].dtype.kind == "f" and column not in ("ra", "dec", "vhelio_avg"):
+                table[column] = table[column].where(table[column] > FILLER)
+        if (table.apogee_id == "").any():
+            raise ValueError(f"{(table.apogee_id == '').sum()} rows have no APOGEE_ID")
+        return table.set_index(pd.Index([name_of(row) for row in table.index], name="name"))
+
+
+def _need(table, columns):
+    if missing := [name for name in columns if name not in table]:
+        raise ValueError(f"it lacks the columns {', '.join(missing)}")
 
 
 def _text(value):
@@ -96,13 +101,12 @@ def read_jwst(path):
     spectra : Dataset (star, wavelength) of flux, float32, 8192 vacuum wavelengths of 9000 to 18000 Angstrom; the stars
         go by the same names in the same order.
 
-    Raises FileNotFoundError, and BadFile for missing tables or columns, other shapes, names of another form,
-    labels and spectra of different stars, and values that are not finite.
+    Raises FileNotFoundError, and BadFile with what is wrong.
     """
     wavelength = read_frame(path, "wavelength").to_numpy(float).ravel()
     labels, flux = read_frame(path, "labels"), read_frame(path, "spectra", np.float32)
-    if fault := _fault(wavelength, labels, flux):
-        raise BadFile(f"{Path(path).name}: {fault}")
+    with reading(Path(path).name, "the JWST file of the pair"):
+        _check(wavelength, labels, flux)
     labels = labels[JWST_COLUMNS].astype(float).rename_axis("name")
     labels.columns = ["teff", "logg", *(f"{e.lower()}_h" for e in ELEMENTS)]
     wave = ("wavelength", wavelength, {"units": "Angstrom, vacuum"})
@@ -110,47 +114,38 @@ def read_jwst(path):
     return labels, xr.Dataset({"flux": (("star", "wavelength"), flux.to_numpy())}, coords=coords)
 
 
-def _fault(wavelength, labels, flux):
-    """What is wrong with the tables of the JWST file, or an empty text."""
-    missing = [name for name in JWST_COLUMNS if name not in labels]
-    if missing:
-        return f"table 'labels' lacks the columns {', '.join(missing)}"
+def _check(wavelength, labels, flux):
+    """Raise ValueError, with what is wrong, unless the three tables fit each other."""
+    _need(labels, JWST_COLUMNS)
     if wavelength.size != PIXELS or flux.shape[1] != PIXELS:
-        return f"it has {wavelength.size} wavelengths and {flux.shape[1]} columns of spectra, not {PIXELS}"
+        raise ValueError(f"{wavelength.size} wavelengths and {flux.shape[1]} columns of spectra, not {PIXELS}")
     if not (np.diff(wavelength) > 0).all() or not 8000 < wavelength[0] < wavelength[-1] < 20000:
-        return "wavelengths must increase and be in Angstrom, about 9000 to 18000"
+        raise ValueError("wavelengths must increase and be in Angstrom, about 9000 to 18000")
     if len(labels) == 0 or not labels.index.equals(flux.index):
-        return f"'labels' ({len(labels)}) and 'spectra' ({len(flux)}) name different stars"
+        raise ValueError(f"'labels' ({len(labels)}) and 'spectra' ({len(flux)}) name different stars")
     if not labels.index.is_unique:
-        return f"a name occurs twice: {labels.index[labels.index.duplicated()][0]}"
+        raise ValueError(f"a name occurs twice: {labels.index[labels.index.duplicated()][0]}")
     for what, values in (("labels", labels[JWST_COLUMNS].to_numpy(float)), ("spectra", flux.to_numpy())):
         bad = ~np.isfinite(values).all(axis=1)
         if bad.any():
-            return f"{what} of {bad.sum()} stars are not finite, first {labels.index[bad][0]}"
+            raise ValueError(f"{what} of {bad.sum()} stars are not finite, first {labels.index[bad][0]}")
     for name in labels.index:
-        try:
-            index_of(name)
-        except ValueError as fault:
-            return str(fault)
-    return ""
+        index_of(name)
 
 
 def match(catalogue, labels):
-    """Stars that both sides have, by name, each star once.
+    """Names of stars that both sides have, each star once, in the order of the catalogue; and what became of all rows.
 
-    Returns
-    -------
-    names : Index of the names, in the order of the catalogue.
-    counts : Series of how many rows there were on each side and what became of them. Of rows with the same apogee_id
-        the first that has a model is kept.
+    Of rows with the same apogee_id the first that has a model is kept. The second result is a Series of numbers of
+    rows.
     """
-    both = catalogue.index.isin(labels.index)
-    repeated = catalogue.apogee_id[both].duplicated(keep="first")
-    names = catalogue.index[both][~repeated.to_numpy()]
+    rows = catalogue[catalogue.index.isin(labels.index)]
+    repeated = rows.apogee_id.duplicated()
+    names = rows.index[~repeated]
     counts = {
         "rows of the catalogue": len(catalogue),
         "rows of the JWST file": len(labels),
-        "only in the catalogue": int((~both).sum()),
+        "only in the catalogue": len(catalogue) - len(rows),
         "only in the JWST file": int((~labels.index.isin(catalogue.index)).sum()),
         "further rows of a star": int(repeated.sum()),
         "matched stars": len(names),
@@ -160,8 +155,8 @@ def match(catalogue, labels):
 
 def catalogue_in_x_h(catalogue):
     """The catalogue's labels in the form of the JWST file: teff, logg, and [X/H] = [X/Fe] + [Fe/H]."""
-    numbers = catalogue[["teff", "logg", *map(str.lower, RATIOS)]].astype(float)
-    table = numbers[["teff", "logg"]].copy()
+    iron = catalogue.fe_h.astype(float)
+    table = catalogue[["teff", "logg"]].astype(float)
     for element, ratio in zip(map(str.lower, ELEMENTS), map(str.lower, RATIOS), strict=True):
-        table[f"{element}_h"] = numbers.fe_h + (0 if element == "fe" else numbers[ratio])
+        table[f"{element}_h"] = iron + (0 if element == "fe" else catalogue[ratio].astype(float))
     return table

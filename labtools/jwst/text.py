@@ -11,8 +11,6 @@ import re
 
 import numpy as np
 
-from labtools.errors import BadFile
-
 __all__ = ["text_of"]
 
 VALUES = {
@@ -27,6 +25,7 @@ ARRAY = re.compile(
     r"'numpy' 'dtype' STACK_GLOBAL 'O8' (?:False True|0 1) TUPLE3 REDUCE "
     r"MARK 3 '\|' None None None -1 -1 63 TUPLE BUILD (?:True|False) EMPTY_LIST"
 )
+JOINTS = [("op", "MARK"), ("op", "APPEND"), ("op", "APPENDS")]
 NA = [("value", "pandas"), ("value", "NA")]
 HEAD = 40  # steps in which the list must have begun
 
@@ -34,23 +33,18 @@ HEAD = 40  # steps in which the list must have begun
 def text_of(pickled):
     """The text of a pickled numpy array of text: array of str, bytes, and None for missing values, 1-D or 2-D.
 
-    Raises BadFile for any other pickle; time and memory grow with its length, not with what it claims.
+    Raises ValueError or LookupError for any other pickle; time and memory grow with its length, not with its claims.
     """
-    try:
-        steps = _steps(pickled)
-    except (LookupError, ValueError) as fault:
-        raise BadFile(f"its text is damaged ({fault})") from None
+    steps = _steps(pickled)
     begin = next((n for n, step in enumerate(steps[:HEAD], 1) if step == ("op", "EMPTY_LIST")), HEAD)
     sentence = " ".join(repr(value)[:60] if kind == "value" else value for kind, value in steps[:begin])
     found = ARRAY.fullmatch(sentence)
     if not found or steps[-2:] != [("op", "TUPLE"), ("op", "BUILD")]:
-        raise BadFile(f"it holds a pickled object that is no array of text: {sentence[:80]} ...")
-    items = [
-        _item(*step) for step in steps[begin:-2] if step[1] not in ("MARK", "APPEND", "APPENDS") or step[0] != "op"
-    ]
+        raise ValueError(f"it holds a pickled object that is no array of text: {sentence[:80]} ...")
+    items = [_item(*step) for step in steps[begin:-2] if step not in JOINTS]
     shape = [int(number) for number in found.groups() if number]
     if len(items) != math.prod(shape):
-        raise BadFile(f"its array of text has {len(items)} items, not {' x '.join(map(str, shape))}")
+        raise ValueError(f"its array of text has {len(items)} items, not {' x '.join(map(str, shape))}")
     values = np.empty(len(items), object)
     values[:] = items
     return values.reshape(shape)
@@ -78,4 +72,4 @@ def _item(kind, value):
         return value
     if kind == "value" and (value is None or value != value):
         return None
-    raise BadFile(f"it holds {value!r:.60} in the place of text")
+    raise ValueError(f"it holds {value!r:.60} in the place of text")

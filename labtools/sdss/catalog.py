@@ -19,18 +19,7 @@ from labtools.errors import ArchiveError, BadFile, TransferError, reading
 from labtools.fitsfile import fits_headers
 from labtools.sdss.http import fetch
 
-__all__ = [
-    "FIELDS",
-    "catalog_bytes",
-    "catalog_of",
-    "parse_answer",
-    "query_catalog",
-    "query_fields",
-    "read_allstar",
-    "read_tables",
-    "sql_of",
-    "tidy",
-]
+__all__ = ["FIELDS", "plain", "query_catalog", "query_fields", "read_allstar", "read_tables", "sql_of", "tidy"]
 
 FIELDS = ("M15", "N6791", "K2_C4_168-21", "060+00")
 """The lab's four fields."""
@@ -61,48 +50,36 @@ def tidy(table, source, raw=False):
     if missing or not table.columns.is_unique:
         what = f"has no column {', '.join(missing)}" if missing else "has two columns of one name"
         raise BadFile(f"{source}: the table {what}; its columns are {', '.join(table.columns[:8])} ...")
-    columns = {name: _column(table[name], name, source, raw) for name in COLUMNS}
-    return pd.DataFrame(columns, index=table.index).drop_duplicates().set_index("apogee_id")
+    columns = {name: _column(table[name], name, source) for name in COLUMNS}
+    catalog = pd.DataFrame(columns, index=table.index).drop_duplicates().set_index("apogee_id")
+    return catalog if raw else without_fillers(catalog)
 
 
 def without_fillers(catalog):
     """A catalogue with the fillers of the archive as NaN."""
-    numbers = catalog[[name for name in COLUMNS if name in catalog and name not in (*TEXT, *FLAGS)]]
+    numbers = catalog.select_dtypes(float)
     return catalog.assign(**numbers.where(np.isfinite(numbers) & (numbers > -9000)))
 
 
-def _column(values, name, source, raw):
+def _column(values, name, source):
+    if name in TEXT:
+        return values.fillna("").astype(str).str.strip()
     try:
-        if name in TEXT:
-            return values.fillna("").astype(str).str.strip()
-        if name in FLAGS:
-            return _integers(values)
-        numbers = pd.to_numeric(values.replace(["null", "NULL"], np.nan)).astype(float)
+        numbers = pd.to_numeric(values.replace(["null", "NULL"], np.nan))
+        found = numbers.astype(np.int64 if name in FLAGS else float)
+        if name in FLAGS and not (found == numbers).all():
+            raise ValueError("not all are whole numbers")
     except (TypeError, ValueError, OverflowError) as fault:
         raise BadFile(f"{source}: column {name} holds something else than it should ({fault})") from fault
-    return numbers if raw else numbers.where(np.isfinite(numbers) & (numbers > -9000))
-
-
-def _integers(values):
-    numbers = pd.to_numeric(values)
-    if numbers.isna().any():
-        raise ValueError(f"{numbers.isna().sum()} rows are empty")
-    integers = numbers.astype(np.int64)
-    if numbers.dtype.kind == "f" and not (numbers == integers).all():
-        raise ValueError("not all are whole numbers")
-    return integers
+    return found
 
 
 def sql_of(field):
     """SQL for the stars of one field, in words that SkyServer's T-SQL and sqlite both understand."""
     if not re.fullmatch(r"[\w+. -]{1,64}", field, re.ASCII):
         raise ValueError(f"{field!r} is no field name of APOGEE")
-    columns = [f"{'s' if name in _OF_STAR else 'a'}.{_quoted(name)} AS {_quoted(name)}" for name in COLUMNS]
-    return f"SELECT {', '.join(columns)} {_FROM.format(field=field)}"
-
-
-def _quoted(name):
-    return f"[{name}]" if name == "file" else name
+    columns = [f"{'s' if name in _OF_STAR else 'a'}.{name} AS {name}" for name in COLUMNS]
+    return f"SELECT {', '.join(columns)} {_FROM.format(field=field)}".replace("s.file AS file", "s.[file] AS [file]")
 
 
 def query_catalog(fields=FIELDS, raw=False):
@@ -123,8 +100,7 @@ def query_catalog(fields=FIELDS, raw=False):
 
 def query_fields():
     """Names of all fields that SkyServer has."""
-    names = _ask("SELECT DISTINCT s.field AS field FROM apogeeStar AS s", ("field",))
-    return tuple(names.field.str.strip())
+    return tuple(_ask("SELECT DISTINCT s.field AS field FROM apogeeStar AS s", ("field",)).field.str.strip())
 
 
 def _query_field(field):
@@ -160,13 +136,13 @@ def parse_answer(columns, content):
         text = content.decode()
         names, *rows = csv.reader([line for line in text.splitlines() if not line.startswith("#")] or [""], strict=True)
         if [name.strip().lower() for name in names] != list(columns):
-            raise ValueError(f"it is {_plain(text)!r}")
+            raise ValueError(f"it is {plain(text)!r}")
         if not text.endswith("\n") or any(len(row) != len(columns) for row in rows):
             raise ValueError(f"it is cut off, or its rows do not all have {len(columns)} columns")
         return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
-def _plain(text, length=200):
+def plain(text, length=200):
     """Text of a message or an HTML page on one line, shortened."""
     text = " ".join(re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", text[:20_000], flags=re.S).split())
     return text if len(text) <= length else text[: length - 1] + "…"
@@ -224,3 +200,7 @@ def catalog_of(content):
     catalog = tidy(pd.read_csv(io.StringIO(rows), dtype=dict.fromkeys(TEXT, str), **_CSV), "a kept catalogue", raw=True)
     catalog.attrs.update(json.loads(about.removeprefix("# ")))
     return catalog
+
+
+FORM = (".csv", catalog_bytes, catalog_of)
+"""How a catalogue is kept (see `labtools.cache.DATASET`)."""

@@ -14,18 +14,8 @@ from astroquery.sdss import conf
 from labtools.apstar import read_apstar
 from labtools.cache import cached, sha256_of, writing
 from labtools.errors import ArchiveError, CacheError, TransferError
+from labtools.sdss import catalog as cas
 from labtools.sdss import files
-from labtools.sdss.catalog import (
-    FIELDS,
-    catalog_bytes,
-    catalog_of,
-    query_catalog,
-    query_fields,
-    read_allstar,
-    sql_of,
-    without_fillers,
-)
-from labtools.sdss.files import check_star, pack, place_of, read_checksums, read_continuum_pixels, sums_in
 from labtools.sdss.http import Job, fetch, gather
 from labtools.sdss.survey import Survey
 from labtools.settings import setting
@@ -62,25 +52,28 @@ class SdssSurvey(Survey):
         or "all". Raises BadFile or ArchiveError if there is no catalogue.
         """
         named = setting("FIELDS")
-        fields = None if named == "all" else tuple(filter(None, map(str.strip, named.split(",")))) or FIELDS
+        fields = None if named == "all" else tuple(filter(None, map(str.strip, named.split(",")))) or cas.FIELDS
         allstar, server = self.find("allStar*-dr17-*.fits"), conf.skyserver_baseurl
-        about = {"survey": self.title, "fields": fields or "all", "source": "CAS synspec", "query": sql_of("...")}
+        about = {"survey": self.title, "fields": fields or "all", "source": "CAS synspec", "query": cas.sql_of("...")}
         about["fillers"] = "kept"
         if allstar:
             query = f"{allstar.name}, {allstar.stat().st_size} bytes, {allstar.stat().st_mtime_ns}"
             about |= {"source": "SAS synspec_rev1", "query": query}
 
         def build():
-            catalog = read_allstar(allstar, fields, True) if allstar else query_catalog(fields or query_fields(), True)
+            if allstar:
+                catalog = cas.read_allstar(allstar, fields, raw=True)
+            else:
+                catalog = cas.query_catalog(fields or cas.query_fields(), raw=True)
             date = datetime.now(UTC).isoformat(timespec="seconds")
             catalog.attrs.update(about, date=date, rows=len(catalog), server=server)
             return catalog
 
-        catalog = cached(self._folders(), "catalog", build, json.dumps(about), form=(".csv", catalog_bytes, catalog_of))
+        catalog = cached(self._folders(), "catalog", build, json.dumps(about), form=cas.FORM)
         if not allstar and catalog.attrs["server"] != server:
             kept = f"this catalogue came from {catalog.attrs['server']}, not from {server}"
             warnings.warn(f"{kept}: delete catalog-*.csv in {self.home} if that is not meant", stacklevel=2)
-        return catalog if raw else without_fillers(catalog)
+        return catalog if raw else cas.without_fillers(catalog)
 
     def find(self, pattern):
         """The first file of that name where it is kept or a user may have put it."""
@@ -91,7 +84,7 @@ class SdssSurvey(Survey):
         places = {}
         for star, row in zip(rows.index, rows.to_dict("records"), strict=True):
             try:
-                places[star] = place_of(row)
+                places[star] = files.place_of(row)
             except ValueError as fault:
                 yield star, fault
         _announce(rows.nvisits, keep, self.home)
@@ -109,22 +102,22 @@ class SdssSurvey(Survey):
                 yield star, fault
         finally:
             for folder, sums in received.items() if keep == "files" else ():
-                lines = [f"{one}  {name}\n" for name, one in sorted((sums_in(folder) | sums).items())]
+                lines = [f"{one}  {name}\n" for name, one in sorted((files.sums_in(folder) | sums).items())]
                 _save(folder / files.OWN, "".join(lines).encode())
 
     def _keep(self, star, place, listed, keep, content):
         """Keep the bytes of a star's file if they are right; returns their sha1."""
-        check_star(content, place.rpartition("/")[2], star, listed)
+        files.check_star(content, place.rpartition("/")[2], star, listed)
         if keep == "arrays":
-            pack(content, self.home / "arrays" / f"{place}.npz")
+            files.pack(content, self.home / "arrays" / f"{place}.npz")
         else:
             _save(self.home / "sas" / place, content)
         return sha1(content).hexdigest()
 
     def _lists(self, places):
         """Place of a file -> sha1 by the archive's lists, which are fetched and kept; says where there is none."""
-        folders = {folder: folder.split("/")[-2:] for folder in (place.rpartition("/")[0] for place in places)}
-        lists = {folder: f"{folder}/dr17_stars_{'_'.join(names)}.sha1sum" for folder, names in folders.items()}
+        folders = dict.fromkeys(place.rpartition("/")[0] for place in places)
+        lists = {one: f"{one}/dr17_stars_{'_'.join(one.split('/')[-2:])}.sha1sum" for one in folders}
         jobs = {
             folder: Job(f"{_sas()}/{place}", partial(_save_list, self.home / "sas" / place), attempts=4)
             for folder, place in lists.items()
@@ -137,7 +130,7 @@ class SdssSurvey(Survey):
             warnings.warn(
                 f"no list of checksums for field {names} ({fault}): files are whole, not verified", stacklevel=4
             )
-        sums = {folder: sums_in(self.home / "sas" / folder) for folder in lists if folder not in without}
+        sums = {folder: files.sums_in(self.home / "sas" / folder) for folder in lists if folder not in without}
         return {f"{folder}/{name}": one for folder, found in sums.items() for name, one in found.items()}
 
     def mystery(self):
@@ -147,7 +140,7 @@ class SdssSurvey(Survey):
     def continuum_pixels(self):
         """Which pixels show the continuum by the map of the course: boolean DataArray over wavelength (7214)."""
         path = self.find("continuum_pixels_apogee.npz")
-        return read_continuum_pixels(path or self._course_file("cannon_continuum_apogee.npz"))
+        return files.read_continuum_pixels(path or self._course_file("cannon_continuum_apogee.npz"))
 
     def _course_file(self, name):
         """Path of a file of the course, fetched if it is in none of the data folders."""
@@ -178,7 +171,7 @@ def _save(path, content):
 
 
 def _save_list(path, content):
-    read_checksums(content)
+    files.read_checksums(content)
     return _save(path, content)
 
 

@@ -16,7 +16,6 @@ from labtools.spectra import GRID, LAB_BITS, WAVELENGTH
 
 __all__ = [
     "check_star",
-    "copies_of",
     "expected_bytes",
     "pack",
     "place_of",
@@ -27,11 +26,11 @@ __all__ = [
 ]
 
 STARS = "dr17/apogee/spectro/redux/dr17/stars"
-TELESCOPES = ("apo25m", "apo1m", "lco25m")
 OWN = "received.sha1sum"  # what arrived where the archive has no list of its own
 LIMIT = 64 * 2**20  # bytes of a file, unpacked
-_RESERVED = r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))"
+_RESERVED = r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:[./]|$))"
 _NAME = rf"{_RESERVED}[A-Za-z0-9+_-](?:[A-Za-z0-9+_.-]{{0,62}}[A-Za-z0-9+_-])?"
+_PLACE = re.compile(rf"(?:apo25m|apo1m|lco25m)/{_NAME}/a[ps]Star-dr17-{_NAME}\.fits")
 _IMAGES = {"flux": "<f4", "error": "<f4", "mask": "<i4"}
 
 
@@ -41,22 +40,12 @@ def place_of(row):
     Raises ValueError if one of them is not a name of the kind that the archive uses, or one that a system reserves:
     what a table says is never trusted to be a path.
     """
-    telescope, field, file = (row[name] for name in ("telescope", "field", "file"))
-    if not (isinstance(file, str) and file):
+    parts = [row[name] for name in ("telescope", "field", "file")]
+    if not (isinstance(parts[-1], str) and parts[-1]):
         raise ValueError("the catalogue names no file for this star")
-    if telescope not in TELESCOPES:
-        raise ValueError(f"refused: telescope {telescope!r} is none of {', '.join(TELESCOPES)}")
-    if not (isinstance(field, str) and re.fullmatch(_NAME, field)):
-        raise ValueError(f"refused: {field!r} is no field name")
-    if not re.fullmatch(rf"a[ps]Star-dr17-{_NAME}\.fits", file):
-        raise ValueError(f"refused: {file!r} is no name of an apStar file")
-    return f"{STARS}/{telescope}/{field}/{file}"
-
-
-def copies_of(place, folders):
-    """Files that hold the star at `place`, as a whole or packed, in `folders` of caches."""
-    paths = (path for folder in folders for path in (folder / "sas" / place, folder / "arrays" / f"{place}.npz"))
-    return [path for path in paths if path.is_file()]
+    if not (all(isinstance(part, str) for part in parts) and _PLACE.fullmatch("/".join(parts))):
+        raise ValueError(f"refused: {parts} is no telescope, field and apStar file of the archive")
+    return "/".join([STARS, *parts])
 
 
 def expected_bytes(nvisits):
@@ -83,31 +72,25 @@ def sums_in(folder):
 
 
 def read_star(path, star, sha1=None):
-    """Dataset with one star from its apStar file, or from the compact form of it.
+    """Dataset with one star from its apStar file, or from the compact form of it (.npz).
 
     Raises BadFile if the file is damaged, of another star, not on the survey's 8575 pixels, or not that of `sha1`.
     """
     if path.stat().st_size > LIMIT:
         raise BadFile(f"{path}: too large for a star")
-    if path.suffix == ".npz":
-        return _of_star(_unpack(path), path, star)
     return check_star(path.read_bytes(), path, star, sha1)
 
 
 def check_star(content, source, star, sha1=None):
-    """As `read_star`, from the bytes of an apStar file; `source` names it in messages."""
-    spectrum = _of_star(parse_apstar(content, source), source, star)
-    if sha1 and hashlib.sha1(content).hexdigest() != sha1:
-        raise BadFile(f"{source}: its sha1 is not that of the list of checksums")
-    return spectrum
-
-
-def _of_star(spectrum, source, star):
+    """As `read_star`, from the bytes of a file; `source` names it in messages."""
+    spectrum = (_unpack if str(source).endswith(".npz") else parse_apstar)(content, source)
     if spectrum.star.item() != star:
         raise BadFile(f"{source}: the spectrum of another star, {spectrum.star.item()}, not of {star}")
     wavelength = spectrum.wavelength.values
     if wavelength.shape != WAVELENGTH.shape or not np.allclose(wavelength, WAVELENGTH, rtol=1e-9, atol=0):
         raise BadFile(f"{source}: {wavelength.size} pixels that are not the {WAVELENGTH.size} of the survey")
+    if sha1 and hashlib.sha1(content).hexdigest() != sha1:
+        raise BadFile(f"{source}: its sha1 is not that of the list of checksums")
     return spectrum
 
 
@@ -124,10 +107,10 @@ def pack(content, path):
     return path
 
 
-def _unpack(path):
-    """What `read_apstar` would read from the file that was packed."""
-    with reading(path, "a packed spectrum"):
-        arrays = _arrays(path)
+def _unpack(content, source):
+    """What `parse_apstar` would make of the file that was packed."""
+    with reading(source, "a packed spectrum"):
+        arrays = _arrays(io.BytesIO(content))
         images = {name: _image(arrays[name], kind) for name, kind in _IMAGES.items()}
         star = str(arrays["star"].item())
     masked = images["mask"] & int(LAB_BITS) != 0
@@ -144,9 +127,9 @@ def _image(planes, kind):
     return np.ascontiguousarray(planes.T).view(kind)[:, 0].astype(kind[1:])
 
 
-def _arrays(path):
+def _arrays(file):
     """The arrays of an .npz file: of bounded size, and no pickle is opened."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if sum(member.file_size for member in members) > LIMIT:
             raise ValueError(f"more than {LIMIT} bytes when it is unpacked")
@@ -155,24 +138,16 @@ def _arrays(path):
 
 
 def read_continuum_pixels(path):
-    """A map of continuum pixels from an .npz file as the course hands it out.
+    """A map of continuum pixels from an .npz file as the course hands it out: boolean DataArray over `wavelength`.
 
     The file holds a 1-D boolean array (`trusted`, in some copies `continuum`) and the wavelengths of the pixels in
     Angstrom, vacuum (`wavelengths` or `wavelength`); without them 7214 values are those of the course's grid.
-
-    Returns
-    -------
-    boolean DataArray over `wavelength`; wavelengths that belong to the survey's grid are exactly those of it.
-
-    Raises
-    ------
-    FileNotFoundError, or BadFile saying what is wrong with the file.
+    Wavelengths that belong to the survey's grid become exactly those of it. Raises FileNotFoundError, and BadFile.
     """
     with reading(path, "a readable .npz file with a continuum map"):
         arrays = _arrays(path)
         booleans = [name for name, array in arrays.items() if array.dtype == bool]
-        name = next((name for name in ("trusted", "continuum", *booleans) if name in arrays), None)
-        trusted = arrays.get(name, np.empty(0))
+        trusted = next((arrays[n] for n in ("trusted", "continuum", *booleans) if n in arrays), np.empty(0))
         if trusted.ndim != 1 or trusted.dtype != bool or not trusted.any():
             raise ValueError(f"no 1-D boolean array with continuum pixels among {', '.join(arrays) or 'nothing'}")
         default = WAVELENGTH[GRID] if trusted.size == GRID.size else None

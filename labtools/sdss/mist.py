@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-from tqdm.auto import tqdm
-
 from labtools.cache import writing
 from labtools.errors import TransferError, reading
 from labtools.isochrones import isochrone, read_mist
+from labtools.sdss.catalog import plain
 from labtools.sdss.http import fetch
 from labtools.settings import data_folders
 
@@ -19,46 +18,35 @@ __all__ = ["fetch_mist"]
 
 ADDRESS = "https://mist.science"
 LIMIT = 64 * 2**20  # bytes of a file, unpacked
-VERSIONS = {"1.2": "MIST1", "2.5": "MIST2"}
+FORM = {
+    "version": "MIST1", "v_div_vcrit": "vvcrit0.4", "age_type": "single", "age_scale": "linear", "afe": "afep0.0",
+    "alpha_value": "p0", "output_option": "photometry", "output": "UBVRIplus", "Av_value": "0",
+}  # fmt: skip
 
 
-def fetch_mist(age=6.0, fehs=(0.0, -1.0), folder=None, version="1.2", address=ADDRESS, progress=True):
-    """Fetch isochrones from the MIST web interpolator, one for each [Fe/H]; return their paths.
+def fetch_mist(age=6.0, fehs=(0.0, -1.0), folder=None, address=ADDRESS):
+    """Fetch isochrones of MIST 1.2 from its web interpolator, one for each [Fe/H]; return their paths.
 
     Parameters
     ----------
     age : Gyr. fehs : [Fe/H] of each isochrone.
     folder : None means `cache/mist` in the data folder. What is there already is not asked for again.
-    version : "1.2" or "2.5", both for v/vcrit = 0.4 and no alpha enhancement.
 
     The interpolator is a form that answers with a page that links to a zip archive; its fields are those that public
     clients sent to mist.science in 2026. This could be tried against a stand-in for the server only.
 
     Raises ArchiveError if the server does not give what was asked for; nothing is kept then.
     """
-    if version not in VERSIONS:
-        raise ValueError(f"MIST has no version {version!r}: it is one of {', '.join(VERSIONS)}")
     folder, paths = Path(folder) if folder else data_folders()[0] / "cache" / "mist", []
-    for feh in tqdm(fehs, desc="MIST isochrones", disable=not progress):
-        name = f"MIST_v{version}_feh_{'m' if feh < 0 else 'p'}{abs(feh):.2f}_{age:g}Gyr.iso.cmd"
-        paths.append(folder / name)
+    for feh in fehs:
+        paths.append(folder / f"MIST_v1.2_feh_{'m' if feh < 0 else 'p'}{abs(feh):.2f}_{age:g}Gyr.iso.cmd")
         if not paths[-1].exists():
-            link = urljoin(
-                f"{address}/", fetch(f"{address}/iso_form.php", _link, form=_form(age, feh, version), quiet=120.0)
-            )
+            page, form = f"{address}/iso_form.php", {"age_value": f"{age * 1e9:.6g}", "FeH_value": f"{feh:g}"}
+            link = urljoin(page, fetch(page, _link, form=FORM | form, quiet=120.0))
             if urlsplit(link)[:2] != urlsplit(address)[:2]:
                 raise TransferError(address, f"answers with a link to another place, {link}: not followed")
             fetch(link, partial(_keep, paths[-1], age, feh))
     return paths
-
-
-def _form(age, feh, version):
-    """The fields of the interpolator's form."""
-    return {
-        "version": VERSIONS[version], "v_div_vcrit": "vvcrit0.4", "age_type": "single", "age_scale": "linear",
-        "age_value": f"{age * 1e9:.6g}", "FeH_value": f"{feh:g}", "afe": "afep0.0", "alpha_value": "p0",
-        "output_option": "photometry", "output": "UBVRIplus", "Av_value": "0",
-    }  # fmt: skip
 
 
 def _link(content):
@@ -66,8 +54,7 @@ def _link(content):
     page = content.decode(errors="replace")
     link = re.search(r'href\s*=\s*"([^"]+\.zip)"', page)
     if not link:
-        said = " ".join(re.sub(r"<[^>]*>", " ", page[:20_000]).split())[:120]
-        raise ValueError(f"the MIST interpolator says {said!r}: try again in an hour")
+        raise ValueError(f"the MIST interpolator says {plain(page)!r}: try again in an hour")
     return link[1]
 
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from labtools.cache import digest
 from labtools.errors import ArchiveError, BadFile
-from labtools.sdss.files import copies_of, place_of, read_star, sums_in
+from labtools.sdss.files import place_of, read_star, sums_in
 from labtools.settings import setting
 from labtools.spectra import WAVELENGTH
 
@@ -52,32 +52,41 @@ class Survey:
             None takes LAB_KEEP from the environment, or "files".
         share : of the spectra asked for; with fewer this raises.
 
-        Returns
-        -------
-        Dataset over star and wavelength (8575 pixels, Angstrom, vacuum, rest frame): flux and error (float32,
+        Returns Dataset over star and wavelength (8575 pixels, Angstrom, vacuum, rest frame): flux and error (float32,
         1e-17 erg/s/cm2/Angstrom), mask (int32). Stars whose file is missing or damaged are left out, listed in a
-        warning, and by `left_out(spectra)`.
-
-        Raises
-        ------
-        ValueError without ids, KeyError for an id that is not in the catalogue, ArchiveError if fewer than `share`
-        of the spectra are to be had or the network fails, CacheError if the cache cannot be written.
+        warning, and by `left_out`. Raises ValueError without ids, KeyError for an id that is not in the catalogue,
+        ArchiveError if too few are to be had or the network fails, CacheError if the cache cannot be written.
         """
         rows = self._rows(ids)
         keep = keep or setting("KEEP", "files")
         if keep not in ("files", "arrays"):
             raise ValueError(f"keep (or LAB_KEEP) is 'files' or 'arrays', not {keep!r}")
-        arrays, missing = self._collect(rows, keep)
+        made, missing = self._empty(rows.index), {}
+        with (
+            tqdm(total=len(rows), desc=f"{self.title}: spectra", unit="star") as bar,
+            contextlib.closing(self._stars(rows, keep)) as stars,
+        ):
+            for number, found in stars:
+                if isinstance(found, Exception):
+                    missing[rows.index[number]] = found
+                    continue
+                for name, array in made.items():
+                    array.values[number] = found[name].values[0]
+                missing.pop(rows.index[number], None)
+                bar.update()
         _report(missing, len(rows), share)
-        dims, found = ("star", "wavelength"), ~rows.index.isin(missing)
         reasons = {star: getattr(fault, "reason", str(fault)) for star, fault in missing.items()}
+        made = made.isel(star=~rows.index.isin(missing)) if missing else made
+        return made.assign_attrs(missing=json.dumps(reasons))
+
+    def _empty(self, stars):
+        """A Dataset for the spectra of `stars`."""
+        shape, axes = (len(stars), WAVELENGTH.size), ("star", "wavelength")
+        wavelength = ("wavelength", WAVELENGTH, {"units": "Angstrom, vacuum"})
         return xr.Dataset(
-            {name: (dims, array[found] if missing else array) for name, array in arrays.items()},
-            coords={
-                "star": rows.index[found].to_numpy(str),
-                "wavelength": ("wavelength", WAVELENGTH, {"units": "Angstrom, vacuum"}),
-            },
-            attrs={"units": "1e-17 erg/s/cm2/Angstrom", "source": self.title, "missing": json.dumps(reasons)},
+            {name: (axes, np.zeros(shape, kind)) for name, kind in (("flux", "f4"), ("error", "f4"), ("mask", "i4"))},
+            coords={"star": stars.to_numpy(str), "wavelength": wavelength},
+            attrs={"units": "1e-17 erg/s/cm2/Angstrom", "source": self.title},
         )
 
     def path(self, star):
@@ -98,12 +107,9 @@ class Survey:
         Each file counts by its checksum in a list where there is one (`spectra` verifies it), else by size and date.
         What the archive has to give is fetched first.
         """
-        rows, sums = self._rows(ids), lru_cache(sums_in)
-        for _ in self._obtain(
-            rows[[not self._copies(row) for row in rows.to_dict("records")]], setting("KEEP", "files")
-        ):
-            pass
-        stamps = []
+        rows, sums, stamps = self._rows(ids), lru_cache(sums_in), []
+        absent = [not self._copies(row) for row in rows.to_dict("records")]
+        list(self._obtain(rows[absent], setting("KEEP", "files")))
         for path in [path for row in rows.to_dict("records") for path in self._copies(row)[:1]]:
             about = path.stat()
             stamps.append((path.name, sums(path.parent).get(path.name) or (about.st_size, about.st_mtime_ns)))
@@ -127,51 +133,36 @@ class Survey:
             table = best[~best.index.duplicated()]
         return table.loc[wanted, NAMES]
 
-    def _collect(self, rows, keep):
-        """Arrays (star, pixel) of all rows, and star -> error for those that are missing."""
-        kinds = {"flux": "f4", "error": "f4", "mask": "i4"}
-        arrays = {name: np.zeros((len(rows), WAVELENGTH.size), kind) for name, kind in kinds.items()}
-        missing = {}
-        with tqdm(total=len(rows), desc=f"{self.title}: spectra", unit="star") as bar:
-
-            def take(number, sums):
-                star = rows.index[number]
-                try:
-                    spectrum = self._read(star, rows.iloc[number], sums)
-                except ValueError as fault:
-                    missing[star] = fault
-                    return
-                for name, array in arrays.items():
-                    array[number] = spectrum[name].values[0]
-                missing.pop(star, None)
-                bar.update()
-
-            sums = lru_cache(sums_in)
-            for number in range(len(rows)):
-                take(number, sums)
-            sums, again = lru_cache(sums_in), rows.loc[list(missing)]
-            with contextlib.closing(self._obtain(again, keep)) as arriving:
-                for star, fault in arriving:
-                    if fault:
-                        missing[star] = fault
-                    else:
-                        take(rows.index.get_loc(star), sums)
-        return arrays, missing
+    def _stars(self, rows, keep):
+        """Number and spectrum, or error, of every star; what was absent or damaged comes again once it is fetched."""
+        sums, absent = lru_cache(sums_in), []
+        for number, star in enumerate(rows.index):
+            found = self._read(star, rows.iloc[number], sums)
+            if isinstance(found, ValueError):
+                absent.append(star)
+            yield number, found
+        sums = lru_cache(sums_in)
+        with contextlib.closing(self._obtain(rows.loc[absent], keep)) as arriving:
+            for star, fault in arriving:
+                yield rows.index.get_loc(star), fault or self._read(star, rows.loc[star], sums)
 
     def _copies(self, row):
+        """Files that hold the star of a row of the catalogue, as a whole or packed."""
         with contextlib.suppress(ValueError):
-            return copies_of(place_of(row), self._folders())
+            place = place_of(row)
+            places = [f"sas/{place}", f"arrays/{place}.npz"]
+            return [path for folder in self._folders() for path in map(folder.joinpath, places) if path.is_file()]
         return []
 
     def _read(self, star, row, sums):
-        """A star's spectrum from the first right copy of its file. Raises ValueError if there is none."""
+        """A star's spectrum from the first right copy of its file, or the ValueError that says why there is none."""
         fault = ValueError("no such file")
-        for path in copies_of(place_of(row), self._folders()):
+        for path in self._copies(row):
             try:
                 return read_star(path, star, sums(path.parent).get(path.name))
             except BadFile as damage:
                 fault = damage
-        raise fault
+        return fault
 
     def _obtain(self, rows, keep):
         """Bring the files of stars that are absent or damaged; yields each star, and an error or None."""

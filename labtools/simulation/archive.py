@@ -1,8 +1,8 @@
 """The simulated survey: an archive in the formats and folders of SDSS DR17, from forward-model spectra.
 
 The model is that of `labtools.simulation.synthesis`; stars, instrument and pipeline are those of `population`,
-`instrument` and `catalogue`. Everything is drawn from one seed, and the folder is named after the version of the model,
-the number of giants, the seed, and a digest of the tables that ship.
+`instrument` and `catalogue`. Everything is drawn from one seed, and the folder is named after the number of giants, the
+seed, the version of the survey, and a digest of the version of the model, of its lines and of the isochrones.
 """
 
 import io
@@ -17,12 +17,14 @@ from tqdm.auto import tqdm
 
 from labtools.cache import cached_folder, digest, sha256_of
 from labtools.continuum import find_continuum_pixels, normalize
+from labtools.fitsfile import fits_headers
 from labtools.isochrones import TABLE
+from labtools.sdss.files import place_of
 from labtools.selection import LABELS
 from labtools.settings import setting
 from labtools.simulation.catalogue import Pipeline, list_entries, measure
 from labtools.simulation.instrument import KM_PER_PIXEL, observe, throughput
-from labtools.simulation.population import MYSTERY, STARS, TRENDS, draw_population
+from labtools.simulation.population import MYSTERY, STARS, TRENDS, draw_population, trends
 from labtools.simulation.synthesis import LINE_TABLE, MODEL, complete_labels, synthesize
 from labtools.spectra import CHIPS, GRID, WAVELENGTH
 
@@ -32,7 +34,8 @@ VERSION = 13
 """Raise this whenever the spectra, the catalogue or the continuum pixels of a seed change."""
 
 SEED = 128
-STARS_FOLDER = Path("sas/dr17/apogee/spectro/redux/dr17/stars")
+BATCH = 250  # stars whose models are held at a time
+PIXEL = np.arange(WAVELENGTH.size)
 
 
 def _header(name, star, mask):
@@ -50,45 +53,43 @@ def _header(name, star, mask):
           for c, edges in zip("BGR", lit, strict=True) for e, edge in zip(("MIN", "MAX"), edges, strict=True)),
         ("NWAVE", WAVELENGTH.size), ("CRVAL1", 4.179, "log10(wavelength / Angstrom, vacuum)"), ("CDELT1", 6e-6),
         ("CRPIX1", 1), ("CTYPE1", "LOG-LINEAR"), ("DC-FLAG", 1),
+        ("HISTORY", "simulated spectrum, written by labtools; HDUs 4-7 (sky, telluric) are not simulated"),
     ]  # fmt: skip
-    header = fits.Header(cards)
-    header["HISTORY"] = "simulated spectrum, written by labtools; HDUs 4-7 (sky, telluric) are not simulated"
-    return header
+    return fits.Header(cards)
 
 
 @lru_cache
-def _extension_headers(rows):
-    """Headers of HDU 1 to 10 as bytes, and the images that do not differ from star to star."""
-    units = ["1e-17 erg/s/cm2/Ang", "1e-17 erg/s/cm2/Ang", "bitwise"]
-    images = [fits.ImageHDU(np.zeros((rows, WAVELENGTH.size), kind)) for kind in ("f4", "f4", "i4")]
-    for image, unit in zip(images, units, strict=True):
-        image.header.update({"BUNIT": unit, "CRVAL1": 4.179, "CDELT1": 6e-6, "CRPIX1": 1, "CTYPE1": "LOG-LINEAR"})
-    rest = [fits.ImageHDU(name=name) for name in ("SKY", "SKYERR", "TELLURIC", "TELLERR")]
-    rest.append(fits.ImageHDU(np.array([3.2 * KM_PER_PIXEL, 22500.0]), name="LSF"))
+def _empty_file(rows):
+    """An apStar file of that many rows in which nothing is a star's own yet, and where its first images begin."""
+    hdus = [fits.PrimaryHDU()]
+    for kind, unit in (("f4", "1e-17 erg/s/cm2/Ang"), ("f4", "1e-17 erg/s/cm2/Ang"), ("i4", "bitwise")):
+        hdus.append(fits.ImageHDU(np.zeros((rows, WAVELENGTH.size), kind)))
+        hdus[-1].header.update({"BUNIT": unit, "CRVAL1": 4.179, "CDELT1": 6e-6, "CRPIX1": 1, "CTYPE1": "LOG-LINEAR"})
+    hdus += [fits.ImageHDU(name=name) for name in ("SKY", "SKYERR", "TELLURIC", "TELLERR")]
+    hdus.append(fits.ImageHDU(np.array([3.2 * KM_PER_PIXEL, 22500.0]), name="LSF"))
     visits = [fits.Column("VISIT", "I", array=np.arange(1, rows + 1))]
-    rest += [fits.BinTableHDU.from_columns(visits, name=name) for name in ("RV", "RVCOMB")]
-    tail = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), *rest]).writeto(tail)
-    return [image.header.tostring().encode("ascii") for image in images], tail.getvalue()[2880:]
+    hdus += [fits.BinTableHDU.from_columns(visits, name=name) for name in ("RV", "RVCOMB")]
+    file = io.BytesIO()
+    fits.HDUList(hdus).writeto(file)
+    return file.getvalue(), [start for _, start in fits_headers(file.getvalue())[1:4]]
 
 
 def _write_apstar(path, name, star, images):
-    headers, tail = _extension_headers(len(images[0]))
-    primary = fits.PrimaryHDU(header=_header(name, star, images[2]))
-    with open(path, "wb") as file:
-        file.write(primary.header.tostring().encode("ascii"))
-        for header, image, kind in zip(headers, images, (">f4", ">f4", ">i4"), strict=True):
-            data = np.ascontiguousarray(image, kind).tobytes()
-            file.write(header + data + bytes(-len(data) % 2880))
-        file.write(tail)
+    """Fill an empty file: ten times as quick as astropy, which would build all HDUs anew."""
+    empty, starts = _empty_file(len(images[0]))
+    content = bytearray(empty)
+    for start, image, kind in zip(starts, images, (">f4", ">f4", ">i4"), strict=True):
+        data = image.astype(kind).tobytes()
+        content[start : start + len(data)] = data
+    primary = fits.PrimaryHDU(header=_header(name, star, images[2])).header.tostring().encode("ascii")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(primary + content[2880:])
 
 
 def continuum_map():
-    """The lab's own continuum pixels: found on noise-free model spectra as Ness et al. (2015, §5.3) do on real ones.
+    """The lab's own continuum pixels, a boolean DataArray over the 7214 wavelengths (Angstrom, vacuum) of `GRID`.
 
-    Returns
-    -------
-    boolean DataArray over the 7214 wavelengths (Angstrom, vacuum) of `GRID`.
+    They are found on noise-free model spectra as Ness et al. (2015, §5.3) do on real ones.
     """
     giants = draw_population(SEED).query("kind == 'giant' and peculiar == ''").iloc[::24]
     model = synthesize(giants[LABELS]).isel(wavelength=GRID)
@@ -106,30 +107,25 @@ def survey_key(seed, stars):
     return f"{stars}-seed{seed}-v{VERSION}.{digest(MODEL, sha256_of(LINE_TABLE), sha256_of(TABLE))[:8]}"
 
 
-def write_survey(folders, seed=None, stars=None):
+def write_survey(folders):
     """The simulated archive in one of `folders`, or else written to the first: half a minute, 0.8 GB.
 
-    `seed` draws the stars, by default LAB_SEED or 128; `stars` is the number of giants, by default LAB_STARS or all
-    1900; see `draw_population`.
-
-    Returns
-    -------
-    the folder: apogeeStar.csv and aspcapStar.csv (the catalogue), truth.csv, mystery.fits, continuum_pixels.npz and
-    the apStar files in the folders of the SDSS archive.
+    LAB_SEED draws the stars, 128 by default; LAB_STARS is the number of giants, by default all 1900. The folder holds
+    the catalogue (apogeeStar.csv, aspcapStar.csv), truth.csv, mystery.fits, continuum_pixels.npz and the apStar files
+    in the folders of the SDSS archive.
     """
-    seed, stars = _whole("SEED", seed, SEED), _whole("STARS", stars, STARS)
+    seed, stars = _whole("SEED", SEED), _whole("STARS", STARS)
     return cached_folder(folders, survey_key(seed, stars), lambda unfinished: _write_all(unfinished, seed, stars))
 
 
-def _whole(name, value, default):
-    """A whole number as given, else from the setting LAB_<name>."""
-    wanted = setting(name, default) if value is None else value
-    if not str(wanted).isdecimal():
+def _whole(name, default):
+    wanted = str(setting(name, default))
+    if not wanted.isdecimal():
         raise ValueError(f"LAB_{name} is a number, not {wanted!r}")
     return int(wanted)
 
 
-def _write_all(folder, seed, stars, batch=250):
+def _write_all(folder, seed, stars):
     truth = draw_population(seed, stars)
     everyone = pd.concat([truth, _mystery_star(truth)])
     everyone.to_csv(folder / "truth.csv", index_label="apogee_id")
@@ -139,15 +135,18 @@ def _write_all(folder, seed, stars, batch=250):
     entries = pd.concat([catalogued, everyone.tail(1).assign(file="", starflag=0)])
     pipeline, found = Pipeline(), []
     with tqdm(total=len(entries), desc="writing the simulated survey", unit="star", mininterval=1) as bar:
-        for start in range(0, len(entries), batch):
-            part = entries.iloc[start : start + batch]
-            models = synthesize(part[[*LABELS, *TRENDS, "vmacro"]], resolution=part.resolution.to_numpy()).values
+        for start in range(0, len(entries), BATCH):
+            part = entries.iloc[start : start + BATCH]
+            models = synthesize(part[[*LABELS, *TRENDS.index, "vmacro"]], resolution=part.resolution.to_numpy()).values
             for number, (model, (name, star)) in enumerate(zip(models, part.iterrows(), strict=True)):
                 rng = np.random.default_rng([seed, 2, start + number])
-                source = _as_seen(model, star, rng) * throughput(star, rng)
+                if star.peculiar == "wrong velocity":  # the survey takes it to be at rest elsewhere
+                    model = np.interp(PIXEL - rng.choice([-1, 1]) * rng.uniform(3.0, 4.5) / KM_PER_PIXEL, PIXEL, model)
+                source = model * throughput(star, rng)
                 images = observe(source, star, rng)
                 found.append(pipeline.errors(star, source, images))
-                _write_apstar(_place(folder, star), name, star, images)
+                place = f"sas/{place_of(star)}" if star.file else "mystery.fits"
+                _write_apstar(folder / place, name, star, images)
                 bar.update()
     noise, covariance = (np.array(part[:-1]) for part in zip(*found, strict=True))
     for name, table in zip(("apogeeStar", "aspcapStar"), measure(catalogued, noise, covariance, seed), strict=True):
@@ -157,28 +156,9 @@ def _write_all(folder, seed, stars, batch=250):
 def _mystery_star(truth):
     """The mystery star as a row of the truth."""
     star = MYSTERY.to_frame("mystery").T.reindex(columns=truth.columns)
-    for name, (origin, by_alpha, by_iron, by_gravity, _) in TRENDS.items():
-        alpha = (star.mg_fe + star.si_fe) / 2 - 0.1
-        star[name] = origin + by_alpha * alpha + by_iron * star.fe_h + by_gravity * (star.logg - 2.5)
-    star["vmacro"] = complete_labels(star[LABELS]).vmacro
+    star[TRENDS.index], star["vmacro"] = trends(star), complete_labels(star[LABELS]).vmacro
     place = {"field": "N6791", "kind": "mystery", "peculiar": "", "vhelio": 12.0, "ra": 290.0, "dec": 37.8}
     return star.assign(**place, phase=2, age=8.0, mass=np.nan, resolution=22500.0)
-
-
-def _as_seen(model, star, rng):
-    """The model where the survey takes the star to be at rest, though its velocity may be wrong."""
-    if star.peculiar != "wrong velocity":
-        return model
-    pixels = np.arange(WAVELENGTH.size)
-    return np.interp(pixels - rng.choice([-1, 1]) * rng.uniform(3.0, 4.5) / KM_PER_PIXEL, pixels, model)
-
-
-def _place(folder, star):
-    if not star.file:
-        return folder / "mystery.fits"
-    field = folder / STARS_FOLDER / star.telescope / star.field
-    field.mkdir(parents=True, exist_ok=True)
-    return field / star.file
 
 
 def read_truth(folder):

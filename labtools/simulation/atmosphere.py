@@ -1,11 +1,14 @@
 """Model atmospheres of cool stars: temperature, pressure, electrons, atoms and molecules in LTE."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import constants
 
-__all__ = ["ATOMS", "MOLECULES", "Layers", "h_minus", "hydrostatic", "populations", "rosseland_opacity"]
+from labtools import settings
+
+__all__ = ["ATOMS", "MOLECULES", "Layers", "abundances", "h_minus", "hydrostatic", "populations", "rosseland_opacity"]
 
 K_BOLTZMANN = constants.k * 1e7  # erg / K
 EV = constants.e * 1e7  # erg
@@ -14,44 +17,18 @@ M_HYDROGEN = 1.6735e-24  # g
 HELIUM = 0.085  # atoms per hydrogen nucleus
 SAHA = 2.4146830e15  # (2 pi m_e k / h^2)^1.5, cm^-3 K^-1.5
 
-# Element: abundance (Asplund et al. 2009, log N_H = 12), ionization energy (eV), mass (u), partition function
-# of the atom at 5040 K, the power of T with which it grows, both for the ion (rounded; Gray 2005, table D.2).
-ATOMS = {
-    "H": (12.00, 13.598, 1.008, 2.0, 0.0, 1.0, 0.0),
-    "C": (8.43, 11.260, 12.011, 9.3, 0.05, 6.0, 0.0),
-    "N": (7.83, 14.534, 14.007, 4.1, 0.1, 9.0, 0.0),
-    "O": (8.69, 13.618, 15.999, 8.7, 0.05, 4.0, 0.0),
-    "Na": (6.24, 5.139, 22.990, 2.04, 0.1, 1.0, 0.0),
-    "Mg": (7.60, 7.646, 24.305, 1.01, 0.05, 2.0, 0.0),
-    "Al": (6.45, 5.986, 26.982, 5.8, 0.03, 1.0, 0.0),
-    "Si": (7.51, 8.152, 28.086, 9.3, 0.12, 5.7, 0.0),
-    "S": (7.12, 10.360, 32.06, 8.9, 0.1, 4.1, 0.1),
-    "K": (5.03, 4.341, 39.098, 2.15, 0.2, 1.0, 0.0),
-    "Ca": (6.34, 6.113, 40.078, 1.15, 0.6, 2.2, 0.3),
-    "Ti": (4.95, 6.828, 47.867, 30.0, 1.6, 56.0, 0.5),
-    "V": (3.93, 6.746, 50.942, 46.0, 1.3, 43.0, 0.9),
-    "Cr": (5.64, 6.767, 51.996, 10.4, 0.9, 7.2, 0.6),
-    "Mn": (5.43, 7.434, 54.938, 6.4, 0.35, 7.8, 0.3),
-    "Fe": (7.50, 7.902, 55.845, 27.0, 1.0, 43.0, 0.5),
-    "Co": (4.99, 7.881, 58.933, 33.0, 0.9, 29.0, 0.7),
-    "Ni": (6.22, 7.640, 58.693, 30.0, 0.3, 10.7, 0.7),
-    "Cu": (4.19, 7.726, 63.546, 2.3, 0.5, 1.0, 0.1),
-}
+
+def _rows(name):
+    """The rows of a table that ships (`labtools/data/README.md`) by the name in their first column."""
+    table = pd.read_csv(settings.table(name), index_col=0, float_precision="round_trip")
+    return dict(zip(table.index, table.itertuples(index=False, name="Row"), strict=True))
+
+
+ATOMS, MOLECULES = _rows("atoms.csv"), _rows("molecules.csv")
 DONORS = ("H", "Na", "Mg", "Al", "Si", "K", "Ca", "Fe", "Ni")
 
-# Molecule: atoms, dissociation energy D0 (eV), vibration omega_e and rotation B_e (cm^-1), statistical weight
-# of the ground state, symmetry number, mass (u). Huber & Herzberg (1979); D0 of CN from Costes et al. (1990).
-MOLECULES = {
-    "H2": ("H", "H", 4.478, 4401.2, 60.85, 1.0, 2.0, 2.016),
-    "CO": ("C", "O", 11.092, 2169.8, 1.931, 1.0, 1.0, 28.01),
-    "OH": ("H", "O", 4.392, 3737.8, 18.91, 4.0, 1.0, 17.01),
-    "CN": ("C", "N", 7.738, 2068.6, 1.900, 2.0, 1.0, 26.02),
-    "N2": ("N", "N", 9.759, 2358.6, 1.998, 1.0, 2.0, 28.01),
-}
 
-
-@dataclass(frozen=True)
-class Layers:
+class Layers(NamedTuple):
     """State of the gas at `tau` (Rosseland): arrays (star, depth); densities in cm^-3, temperature in K."""
 
     tau: np.ndarray
@@ -62,8 +39,7 @@ class Layers:
 
     def at(self, depths):
         """The layers at some of the depths (a slice)."""
-        arrays = (self.temperature, self.electrons, self.nuclei, self.atoms)
-        return Layers(self.tau[depths], *(a[:, depths] for a in arrays))
+        return Layers(*(array[..., depths] for array in self))
 
 
 def h_minus_bound_free(wavelength, temperature):
@@ -125,9 +101,8 @@ def scaled_solar_temperature(teff, tau):
 
 
 def _partition(element, temperature):
-    _, _, _, atom, atom_power, ion, ion_power = ATOMS[element]
-    x = temperature / 5040.0
-    return atom * x**atom_power, ion * x**ion_power
+    row, x = ATOMS[element], temperature / 5040.0
+    return row.atom * x**row.atom_power, row.ion * x**row.ion_power
 
 
 def saha(temperature, energy, u_atom, u_ion):
@@ -135,10 +110,15 @@ def saha(temperature, energy, u_atom, u_ion):
     return 2 * SAHA * temperature**1.5 * u_ion / u_atom * np.exp(-energy * EV / (K_BOLTZMANN * temperature))
 
 
+def _ionization(element, temperature):
+    """Saha's ratio (cm^-3) of the first ions of an element to its atoms."""
+    return saha(temperature, ATOMS[element].ionization, *_partition(element, temperature))
+
+
 def dissociation(molecule, temperature):
     """n_A n_B / n_AB (cm^-3) of a molecule taken as rigid rotator and harmonic oscillator (Tatum 1966)."""
     a, b, energy = MOLECULES[molecule][:3]
-    reduced = ATOMS[a][2] * ATOMS[b][2] / (ATOMS[a][2] + ATOMS[b][2])
+    reduced = ATOMS[a].mass * ATOMS[b].mass / (ATOMS[a].mass + ATOMS[b].mass)
     atoms = _partition(a, temperature)[0] * _partition(b, temperature)[0]
     translation = SAHA * (reduced * 1822.89 * temperature) ** 1.5
     boltzmann = np.exp(-energy * EV / (K_BOLTZMANN * temperature))
@@ -147,19 +127,15 @@ def dissociation(molecule, temperature):
 
 def molecular_partition(molecule, temperature):
     """Partition function of a molecule from its ground level up; CN with its A state at 9243 cm^-1."""
-    _, _, _, vibration, rotation, weight, symmetry, _ = MOLECULES[molecule]
-    if molecule == "CN":
-        weight = weight + 4 * np.exp(-HC_K * 9243.3 / temperature)
-    rotator = temperature / (HC_K * rotation * symmetry)
-    return weight * rotator / -np.expm1(-HC_K * vibration / temperature)
+    row = MOLECULES[molecule]
+    weight = row.weight + (4 * np.exp(-HC_K * 9243.3 / temperature) if molecule == "CN" else 0)
+    rotator = temperature / (HC_K * row.rotation * row.symmetry)
+    return weight * rotator / -np.expm1(-HC_K * row.vibration / temperature)
 
 
 def _electrons(temperature, nuclei, abundance):
     """Electron density from charge conservation, by bisection in its logarithm; arrays (star, depth)."""
-    donors = []
-    for element in DONORS:
-        constant = saha(temperature, ATOMS[element][1], *_partition(element, temperature))
-        donors.append((abundance[element][:, None] * nuclei, constant))
+    donors = [(abundance[element][:, None] * nuclei, _ionization(element, temperature)) for element in DONORS]
     low, high = np.log(nuclei) - 40, np.log(nuclei) + 1
     for _ in range(36):
         middle = 0.5 * (low + high)
@@ -180,8 +156,7 @@ def _equation_of_state(temperature, pressure, abundance):
         atoms = atoms - excess / (1 + HELIUM + 2 * square / atoms * (1 + 2 * HELIUM))
     nuclei = atoms + 2 * atoms**2 / k_h2
     n_e = _electrons(temperature, nuclei, abundance)
-    ions = saha(temperature, ATOMS["H"][1], 2.0, 1.0) / n_e
-    return n_e, nuclei, atoms / (1 + ions)
+    return n_e, nuclei, atoms / (1 + _ionization("H", temperature) / n_e)
 
 
 def hydrostatic(teff, logg, abundance, tau):
@@ -220,11 +195,17 @@ def populations(layers, abundance):
     free["H"] = layers.atoms
     result = {}
     for element in ATOMS:
-        u_atom, u_ion = _partition(element, t)
-        ions = 0 if element == "H" else saha(t, ATOMS[element][1], u_atom, u_ion) / layers.electrons
-        result[element] = np.log(free[element] / ((1 + ions) * u_atom * n_h))
+        ions = 0 if element == "H" else _ionization(element, t) / layers.electrons
+        result[element] = np.log(free[element] / ((1 + ions) * _partition(element, t)[0] * n_h))
     for molecule in ("OH", "CO", "CN"):
         a, b = MOLECULES[molecule][:2]
         n = free[a] * free[b] / dissociation(molecule, t)
         result[molecule] = np.log(n / (molecular_partition(molecule, t) * n_h))
     return result
+
+
+def abundances(labels):
+    """Atoms per hydrogen nucleus of stars with labels that are complete: element -> (star,)."""
+    ratios = {e: labels[f"{e.lower()}_fe"] for e in ATOMS if e not in ("H", "Fe")} | {"Fe": 0.0}
+    numbers = {e: (10 ** (ATOMS[e].abundance - 12 + labels["fe_h"] + x)).to_numpy() for e, x in ratios.items()}
+    return numbers | {"H": np.ones(len(labels))}

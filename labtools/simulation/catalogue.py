@@ -7,10 +7,7 @@ A label of the catalogue is the true one plus
     labels, of the size that makes the whole `ERRORS` times `MISQUOTED`;
   - trends (`TRENDS`) along Teff and [Fe/H], and an offset in log g of stars that burn helium.
 
-`ERRORS` are the sizes that APOGEE DR17 quotes (their mean: 6 K, 0.025, 0.009, 0.015, 0.016). That quoted sizes are
-wrong, and by which factors, is a choice: nobody publishes it label by label. So are the trends: a few tens of K, where
-ASPCAP's raw temperatures needed calibrations of about 100 K per dex of [Fe/H] (Holtzman et al. 2018, AJ 156, 125), raw
-gravities another one for the clump than for the branch, and abundances in clusters drift with Teff along the branch.
+Which of these sizes are measured and which are choices is in docs/simulation.md.
 """
 
 import numpy as np
@@ -24,20 +21,18 @@ from labtools.spectra import GRID, LAB_BITS
 __all__ = ["Pipeline", "list_entries", "measure"]
 
 DUPLICATES = 24 / 1900  # share of the giants
-ERRORS = pd.Series({"teff": 9.0, "logg": 0.028, "fe_h": 0.007, "mg_fe": 0.011, "si_fe": 0.012})
+ERRORS = pd.Series([9.0, 0.028, 0.007, 0.011, 0.012], LABELS)
 """Quoted standard errors of a spectrum of SNR 150; they go as SNR^-0.5."""
 
-MISQUOTED = pd.Series({"teff": 1.3, "logg": 1.2, "fe_h": 0.9, "mg_fe": 1.15, "si_fe": 0.85})
+MISQUOTED = pd.Series([1.3, 1.2, 0.9, 1.15, 0.85], LABELS)
 """True size of the errors in units of the quoted one."""
 
 TRENDS = pd.DataFrame(
-    {"teff": (25.0, 20.0, 0.0), "logg": (0.02, 0.0, 0.04), "fe_h": (-0.01, 0.0, 0.0), "mg_fe": (0.015, 0.0, 0.0),
-     "si_fe": (-0.01, 0.0, 0.0)},
-    index=["teff", "fe_h", "clump"],
-)  # fmt: skip
+    [(25.0, 0.02, -0.01, 0.015, -0.01), (20.0, 0, 0, 0, 0), (0, 0.04, 0, 0, 0)], ["teff", "fe_h", "clump"], LABELS
+)
 """Systematic errors per 500 K above 4600 K, per dex of [Fe/H], and of stars that burn helium in their core."""
 
-STEPS = pd.Series({"teff": 50.0, "logg": 0.2, "fe_h": 0.1, "mg_fe": 0.1, "si_fe": 0.1})
+STEPS = pd.Series([50.0, 0.2, 0.1, 0.1, 0.1], LABELS)
 
 
 class Pipeline:
@@ -81,10 +76,7 @@ def list_entries(truth, seed):
     entries["file"] = "apStar-dr17-" + entries.apogee_id + ".fits"
     entries["apstar_id"] = "apogee.apo25m.stars." + entries.field + "." + entries.apogee_id
     entries["aspcap_id"] = "apogee.apo25m.aspcap." + entries.field + "." + entries.apogee_id
-    return _flag(entries.assign(starflag=0, aspcapflag=0, extratarg=0))
-
-
-def _flag(entries):
+    entries = entries.assign(starflag=0, aspcapflag=0, extratarg=0)
     reasons = [
         ("extratarg", entries.kind == "duplicate", 1 << 4),
         ("starflag", entries.kind == "faint", 1 << 4),
@@ -108,31 +100,26 @@ def measure(entries, noise, covariance, seed):
     `noise` (entry, 5) and `covariance` (entry, 5, 5) are those of `Pipeline.errors`.
     """
     rng, entries = np.random.default_rng([seed, 3]), entries.copy()
-    quoted = np.sqrt(150 / entries.snr.clip(10, 300)).to_numpy()[:, None] * ERRORS[LABELS].to_numpy()
+    quoted = np.sqrt(150 / entries.snr.clip(10, 300)).to_numpy()[:, None] * ERRORS.to_numpy()
     formal = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     root = np.linalg.cholesky(covariance / (formal[:, :, None] * formal[:, None]))
-    own = np.sqrt(((quoted * MISQUOTED[LABELS].to_numpy()) ** 2 - formal**2).clip(0))
+    own = np.sqrt(((quoted * MISQUOTED.to_numpy()) ** 2 - formal**2).clip(0))
     own = own * np.einsum("nij,nj->ni", root, rng.standard_normal(own.shape))
     place = np.column_stack([(entries.teff - 4600) / 500, entries.fe_h, entries.phase == 3])
     wrong = np.where(entries.peculiar == "bad labels", rng.choice([-9, 9], len(entries)), 0)
-    systematic = place @ TRENDS[LABELS].to_numpy() + wrong[:, None] * ERRORS[LABELS].to_numpy()
+    systematic = place @ TRENDS.to_numpy() + wrong[:, None] * ERRORS.to_numpy()
     entries[LABELS] = entries[LABELS].to_numpy(float) + noise + own + systematic
     entries[[f"{label}_err" for label in LABELS]] = quoted
     entries["m_h"] = entries.fe_h + rng.normal(0, 0.006, len(entries))
     entries["alpha_m"] = (entries.mg_fe + entries.si_fe) / 2 + rng.normal(0, 0.01, len(entries))
     entries["vhelio_avg"] = entries.vhelio
-    _lose(entries, rng)
+    missing = np.flatnonzero(entries.kind == "no labels")
+    gone = rng.choice(5, missing.size)
+    for number, label in enumerate(LABELS):  # fillers for what the pipeline did not find
+        lost = missing[gone == number if number else gone <= 1]
+        entries.iloc[lost, entries.columns.get_loc(label)] = -9999.0 if number % 2 else -9999.99
     first = ["apstar_id", "apogee_id", "file", "telescope", "field", "snr", "nvisits", "starflag", "extratarg"]
     first += ["ra", "dec", "vhelio_avg"]
     second = ["apstar_id", "aspcap_id", "apogee_id", "teff", "logg", "m_h", "alpha_m", *LABELS[2:]]
     second += [f"{label}_err" for label in LABELS] + ["aspcapflag"]
     return entries[first].reset_index(drop=True), entries[second].reset_index(drop=True)
-
-
-def _lose(entries, rng):
-    """Put fillers in the place of labels that the pipeline did not find."""
-    missing = (entries.kind == "no labels").to_numpy()
-    gone = rng.choice(5, missing.sum())
-    for number, label in enumerate(LABELS):
-        lost = np.flatnonzero(missing)[gone == number if number else gone <= 1]
-        entries.iloc[lost, entries.columns.get_loc(label)] = -9999.0 if number % 2 else -9999.99

@@ -1,39 +1,29 @@
 """What the telescope makes of a model spectrum: the images of an apStar file.
 
-Sizes measured on real files by `tools/measure_instrument.py` (DR13, visits of one star compared with each other; the
-course's mystery star): noise of neighbouring pixels correlates by 0.39 (16 to 84 per cent: 0.33 to 0.46), of pixels
-further apart by about 0, as resampling leaves it; after a polynomial of degree 2 a chip keeps a ripple of 0.5 % in
-spectra of SNR 40 to 60, in which noise has 0.2 %, with about six waves a chip; the line spread function is 3.0 pixels
-wide and differs from fibre to fibre by 4 %, as numbers within +-7 % do. The variance is 1.4 times the quoted one there,
-which is not copied: errors of pixels are right here. Everything else in this module is a choice.
+What is measured on real files (by `tools/measure_instrument.py`), and what is a choice, is in docs/simulation.md.
 """
 
 import numpy as np
 from numpy.polynomial import chebyshev
 
+from labtools.settings import table
 from labtools.spectra import CHIPS, LIGHT, WAVELENGTH
 
-__all__ = ["KM_PER_PIXEL", "observe", "throughput"]
+__all__ = ["KM_PER_PIXEL", "observe", "recorded", "throughput"]
 
-SKY_LINES = np.array(
-    [15187.1, 15241.0, 15287.8, 15332.4, 15395.3, 15432.2, 15509.8, 15539.7, 15546.1, 15570.2, 15597.6, 15631.4,
-     15655.1, 15702.5, 15833.3, 15848.1, 15869.3, 15972.6, 16030.8, 16079.8, 16128.6, 16194.6, 16235.4, 16317.2,
-     16350.7, 16388.5, 16442.2, 16502.4, 16553.8, 16692.4, 16708.9, 16732.5, 16840.5, 16903.7, 16955.1]
-)  # fmt: skip
-"""Strong OH lines of the night sky, Angstrom, vacuum (Rousselot et al. 2000, A&A 354, 1134), in the observed frame."""
-
-TELLURIC = ((15680, 15790), (16000, 16090), (16430, 16470))
-"""Rough ranges of absorption by carbon dioxide and methane in the air, Angstrom, observed frame."""
-
-NOTHING = 1e10
-"""The error of a pixel of which nothing is known, in real files too."""
-
-BAD = 0xFF
-"""Pixels of a visit with one of these bits do not enter the combined spectrum."""
-
+SKY_LINES = np.loadtxt(table("sky_lines.csv"), skiprows=1)  # OH, Angstrom, vacuum, observed frame
+TELLURIC = ((15680, 15790), (16000, 16090), (16430, 16470))  # CO2 and CH4 in the air, roughly; same units
+NOTHING = 1e10  # the error of a pixel of which nothing is known, in real files too
+BAD = 0xFF  # pixels of a visit with one of these bits do not enter the combined spectrum
 RIPPLE = 0.004  # size (rms) of waves on a chip that no polynomial of degree 2 takes away
 NEIGHBOUR = 0.5  # noise is w_i + 0.5 w_(i+1) of independent w: neighbours correlate by 0.5 / 1.25 = 0.4
 KM_PER_PIXEL = LIGHT * 6e-6 * np.log(10)
+
+
+def recorded(shift=0):
+    """Which pixels (8575,) lie on a chip, if the chips are `shift` pixels from where they are for a star at rest."""
+    pixels = np.arange(WAVELENGTH.size) - shift
+    return np.any([(pixels >= first) & (pixels <= last) for first, last in CHIPS], axis=0)
 
 
 def throughput(star, rng):
@@ -50,33 +40,25 @@ def throughput(star, rng):
 
 
 def observe(source, star, rng):
-    """One star as the telescope sees it.
+    """One star as the telescope sees it: flux, error (1e-17 erg/s/cm2/Angstrom) and mask (int32), each (rows, 8575).
 
-    Parameters
-    ----------
-    source : (8575,) counts without noise: continuum-normalized model times `throughput`.
-    star : Series with snr (of the combined spectrum, per pixel), nvisits, vhelio (km/s) and peculiar.
-
-    Returns
-    -------
-    flux, error (1e-17 erg/s/cm2/Angstrom) and mask (int32), (rows, 8575): as in DR17 row 0 is the combined
-    spectrum with the bits that all visits share, row 1 another combination without a mask, or nothing if there was
-    one visit, then the visits. Of several visits only the good pixels are combined, and where there is none row 0 has
-    flux 0 and error 1e10, whatever its bits: visits may have lost a pixel for different reasons, which they do not
-    share. A single visit is kept as it is.
+    `source`: counts (8575,) without noise, continuum-normalized model times `throughput`; `star`: Series with snr (of
+    the combined spectrum, per pixel), nvisits, vhelio (km/s) and peculiar. As in DR17 row 0 is the combined spectrum
+    with the bits that all visits share, row 1 another combination without a mask, or nothing if there was one visit,
+    then the visits. Of several visits only the good pixels are combined, and where there is none row 0 has flux 0 and
+    error 1e10, whatever its bits: visits may have lost a pixel for different reasons. A single visit is kept as it is.
     """
     visits = [_visit(source, star, rng) for _ in range(int(star.nvisits))]
-    flux, error, mask = (np.array(part) for part in zip(*visits, strict=True))
+    flux, error, mask = map(np.array, zip(*visits, strict=True))
     shared = np.bitwise_and.reduce(mask, axis=0)
     if len(visits) == 1:
-        nothing = np.zeros(WAVELENGTH.size)
-        return np.vstack([flux, nothing]), np.vstack([error, nothing]), np.vstack([mask, nothing]).astype("i4")
+        return tuple(np.vstack([image, np.zeros_like(image)]) for image in (flux, error, mask))
     weight = np.where(mask & BAD == 0, 1 / error**2, 0)
     total = weight.sum(axis=0)
     safe = np.where(total > 0, total, 1)
     combined, sigma = (weight * flux).sum(axis=0) / safe, np.where(total > 0, 1 / np.sqrt(safe), NOTHING)
-    rows = np.vstack([combined, combined, flux]), np.vstack([sigma, sigma, error])
-    return *rows, np.vstack([shared, np.zeros_like(shared), mask]).astype("i4")
+    firsts = (combined, combined), (sigma, sigma), (shared, np.zeros_like(shared))
+    return tuple(np.vstack([*first, *image]) for first, image in zip(firsts, (flux, error, mask), strict=True))
 
 
 def _visit(source, star, rng):
@@ -102,12 +84,5 @@ def _visit(source, star, rng):
         mask[bad] |= 1 << bit
     if star.peculiar == "blue persistence":
         mask[CHIPS[0][0] : CHIPS[0][0] + 1100] |= 1 << 9
-    return _without_gaps(flux, error, mask, rng.integers(-40, 6))
-
-
-def _without_gaps(flux, error, mask, shift):
-    """Nothing was recorded between the chips, which lie `shift` pixels from where they are for a star at rest."""
-    recorded = np.zeros(flux.size, bool)
-    for first, last in CHIPS:
-        recorded[first + shift : last + shift + 1] = True
-    return np.where(recorded, flux, 0), np.where(recorded, error, NOTHING), np.where(recorded, mask, 1).astype("i4")
+    seen = recorded(rng.integers(-40, 6))
+    return np.where(seen, flux, 0), np.where(seen, error, NOTHING), np.where(seen, mask, 1).astype("i4")

@@ -12,31 +12,21 @@ from tqdm.auto import tqdm
 
 from labtools.cache import cached_folder, digest, sha256_of
 from labtools.isochrones import TABLE
-from labtools.jwst.pair import (
-    CATALOGUE_COLUMNS,
-    ELEMENTS,
-    FILES,
-    JWST_COLUMNS,
-    PIXELS,
-    STARS_PER_SET,
-    catalogue_in_x_h,
-    name_of,
-)
+from labtools.jwst import pair as real
 from labtools.settings import table
-from labtools.simulation.evolution import draw_giants
-from labtools.simulation.population import designations, draw_abundances
+from labtools.simulation.instrument import recorded
+from labtools.simulation.population import designations, draw_abundances, draw_giants
 from labtools.simulation.synthesis import LINE_TABLE, MODEL, complete_labels, read_lines, synthesize
-from labtools.spectra import CHIPS, WAVELENGTH
+from labtools.spectra import WAVELENGTH
 
 __all__ = ["apogee_spectra", "draw_catalogue", "nirspec_spectra", "pair_key", "wide_lines", "write_pair"]
 
 LINES = table("lines_jwst.csv")
-WAVELENGTHS = np.linspace(9000, 18000, PIXELS)
+WAVELENGTHS = np.linspace(9000, 18000, real.PIXELS)
 FWHM = 4.71
 """Width of a line in NIRSpec with G140H, Angstrom: two pixels of 2.356 as in the spectra of M71, so that R grows with
 wavelength from 1,900 to 3,800."""
 
-RESOLUTION = 2700  # the round number that is quoted for G140H
 GAP = (11624, 11974)
 """Angstrom that fall between the two detectors, as for star 12 in M71; where the gap lies depends on the shutter."""
 
@@ -72,9 +62,9 @@ def draw_catalogue(stars=2000, seed=42):
     _repeat(table, rng, round(REPEATED / FULL * stars))
     prefix = np.where(table.telescope == "lco25m", "asStar", "apStar")
     table["file"] = [f"{p}-dr17-{name}.fits" for p, name in zip(prefix, table.apogee_id, strict=True)]
-    for name in [c.removesuffix("_ERR").lower() for c in CATALOGUE_COLUMNS if c.endswith("_ERR")]:
+    for name in [c.removesuffix("_ERR").lower() for c in real.CATALOGUE_COLUMNS if c.endswith("_ERR")]:
         table[f"{name}_err"] = {"teff": 6.2, "logg": 0.025, "fe_h": 0.009}.get(name, 0.02)
-    table = table.rename(columns=str.upper)[CATALOGUE_COLUMNS]
+    table = table.rename(columns=str.upper)[real.CATALOGUE_COLUMNS]
     numbers = table.select_dtypes("number").columns.difference(["RA", "DEC"])
     return table.astype(dict.fromkeys(numbers, np.float32))
 
@@ -91,7 +81,7 @@ def _labels(rng, stars):
     table = table.assign(teff=table.teff.clip(3500, 5600), fe_h=fe_h, mg_fe=mg_fe, si_fe=si_fe)
     full = complete_labels(table)
     table = table.assign(vmicro=full.vmicro, vmacro=full.vmacro, **draw_abundances(rng, table))
-    for element in map(str.lower, ELEMENTS):
+    for element in map(str.lower, real.ELEMENTS):
         if f"{element}_fe" not in table and element != "fe":
             table[f"{element}_fe"] = rng.normal(0, 0.08 if element == "ce" else 0.04, stars)
     table["m_h"] = table.fe_h + rng.normal(0, 0.01, stars)
@@ -105,17 +95,9 @@ def _repeat(table, rng, number):
     later = rng.choice(candidates, number, replace=False)
     first = rng.choice(len(table) // 2, number, replace=False)
     same = [c for c in table if c not in ("snr", "field", "telescope", "verr")]
-    table.loc[later, same] = table.loc[first, same].to_numpy()
+    table.loc[later, same] = table.loc[first, same].set_axis(later)
     table.loc[later, "teff"] += rng.normal(0, 6, number)
     table.loc[later, ["logg", "fe_h"]] += rng.normal(0, [0.02, 0.008], (number, 2))
-    numeric = [c for c in same if c != "apogee_id"]
-    table[numeric] = table[numeric].astype(float)
-
-
-def _models(catalogue):
-    """Rows of a catalogue (lower case) as labels for the forward model."""
-    names = ["teff", "logg", "vmicro", "vmacro", *(f"{e.lower()}_fe" for e in ELEMENTS if e != "Fe"), "fe_h"]
-    return catalogue[[name for name in names if name in catalogue]].astype(float)
 
 
 def nirspec_spectra(labels):
@@ -125,7 +107,7 @@ def nirspec_spectra(labels):
     at all wavelengths, so that lines are `FWHM` wide to 3 %. Returns a float32 DataArray (star, wavelength).
     """
     sharp = 12000
-    fine = np.linspace(WAVELENGTHS[0], WAVELENGTHS[-1], 2 * PIXELS - 1)
+    fine = np.linspace(WAVELENGTHS[0], WAVELENGTHS[-1], 2 * real.PIXELS - 1)
     flux = synthesize(labels, fine, sharp, wide_lines())
     sigma = np.sqrt((FWHM**2 - (fine.mean() / sharp) ** 2) / (8 * np.log(2))) / (fine[1] - fine[0])
     blurred = flux.copy(data=gaussian_filter1d(flux.values, sigma, axis=1, mode="nearest"))
@@ -133,32 +115,20 @@ def nirspec_spectra(labels):
 
 
 def _write_jwst(path, catalogue, rows, seed):
-    """The JWST file: models of the given rows of the catalogue, with noise, one set of 990 after the other.
-
-    Flux is 0 in the gap between the detectors, where nothing is recorded.
-    """
-    labels = catalogue_in_x_h(catalogue).loc[rows].set_axis(JWST_COLUMNS, axis=1).round(5)
-    names = [name_of(row) for row in rows]
-    parts, recorded = [], np.abs(WAVELENGTHS - np.mean(GAP)) > np.ptp(GAP) / 2
+    """The JWST file: models of the given rows of the catalogue with noise, and nothing in the gap of the detectors."""
+    labels = real.catalogue_in_x_h(catalogue).loc[rows].set_axis(real.JWST_COLUMNS, axis=1).round(5)
+    names = [real.name_of(row) for row in rows]
+    parts, seen = [], np.abs(WAVELENGTHS - np.mean(GAP)) > np.ptp(GAP) / 2
     with tqdm(total=len(rows), desc="model spectra 0.9-1.8 µm", unit="star", mininterval=1) as bar:
-        for start in range(0, len(rows), STARS_PER_SET // 10):
-            some = rows[start : start + STARS_PER_SET // 10]
-            flux = nirspec_spectra(_models(catalogue.loc[some])).values
+        for start in range(0, len(rows), real.STARS_PER_SET // 10):
+            some = rows[start : start + real.STARS_PER_SET // 10]
+            flux = nirspec_spectra(catalogue.loc[some]).values
             noise = np.random.default_rng([seed, start]).standard_normal(flux.shape, dtype=np.float32)
-            parts.append((flux + noise / SNR) * recorded.astype(np.float32))
+            parts.append((flux + noise / SNR) * seen.astype(np.float32))
             bar.update(len(some))
     pd.DataFrame(WAVELENGTHS[None]).to_hdf(path, key="wavelength", mode="w")
     labels.set_axis(names).to_hdf(path, key="labels")
     pd.DataFrame(np.concatenate(parts), index=names).to_hdf(path, key="spectra")
-
-
-def _write_catalogue(path, table):
-    """The catalogue file; text as bytes, which pandas warns that it pickles, as in the real file."""
-    text = [name for name in table if table[name].dtype.kind not in "iuf"]
-    encoded = {name: np.array([value.encode() for value in table[name]], object) for name in text}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
-        table.assign(**encoded).to_hdf(path, key="allstar", mode="w")
 
 
 def pair_key(stars, seed):
@@ -168,16 +138,16 @@ def pair_key(stars, seed):
 
 
 def write_pair(folders, stars=2000, seed=42):
-    """A simulated pair in one of `folders`, or else written to the first; returns its folder.
-
-    About 30 ms of computing and 34 kB for each star.
-    """
+    """A simulated pair in one of `folders`, or else written to the first (30 ms and 34 kB a star); its folder."""
 
     def write(folder):
         table = draw_catalogue(stars, seed)
-        _write_catalogue(folder / FILES[0], table)
+        encoded = table.select_dtypes(exclude="number").map(str.encode)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.PerformanceWarning)  # bytes are pickled, as in the real file
+            table.assign(**encoded).to_hdf(folder / real.FILES[0], key="allstar", mode="w")
         rows = table.index.delete(MISSING * stars // FULL)
-        _write_jwst(folder / FILES[1], table.rename(columns=str.lower), rows, seed)
+        _write_jwst(folder / real.FILES[1], table.rename(columns=str.lower), rows, seed)
 
     return cached_folder(folders, pair_key(stars, seed), write)
 
@@ -189,23 +159,15 @@ def apogee_spectra(catalogue, names, root=None, seed=42):
     that the catalogue's SNR tells; attrs["source"] says which. Between the chips the error is infinite and flux 0.
     """
     rows = catalogue.loc[list(names)]
-    files = [
-        next(iter(Path(root).glob(f"**/aspcapStar-dr17-{star}.fits")), None) if root else None
-        for star in rows.apogee_id
-    ]
-    if files and all(files):
-        flux, error = map(np.array, zip(*map(_read_aspcap, files), strict=True))
+    found = [sorted(Path(root).glob(f"**/aspcapStar-dr17-{star}.fits")) if root else [] for star in rows.apogee_id]
+    if all(found):
+        flux, error = map(np.array, zip(*(_read_aspcap(paths[0]) for paths in found), strict=True))
         source = "APOGEE DR17"
     else:
-        flux = synthesize(_models(rows)).values.astype(float)
-        error = np.broadcast_to(1 / rows.snr.to_numpy(float)[:, None], flux.shape).copy()
-        rng = np.random.default_rng(seed)
-        flux = flux + error * rng.standard_normal(flux.shape)
-        source = "simulated APOGEE spectra"
-    recorded = np.zeros(WAVELENGTH.size, bool)
-    for first, last in CHIPS:
-        recorded[first : last + 1] = True
-    bad = ~recorded | ~np.isfinite(flux) | ~(error > 0) | (flux == 0)
+        flux, source = synthesize(rows).values.astype(float), "simulated APOGEE spectra"
+        error = np.broadcast_to(1 / rows.snr.to_numpy(float)[:, None], flux.shape)
+        flux = flux + error * np.random.default_rng(seed).standard_normal(flux.shape)
+    bad = ~recorded() | ~np.isfinite(flux) | ~(error > 0) | (flux == 0)
     flux, error = np.where(bad, 0, flux), np.where(bad, np.inf, error)
     axes, coords = ("star", "wavelength"), {"star": rows.index.to_numpy(str), "wavelength": WAVELENGTH}
     return xr.Dataset({"flux": (axes, flux), "error": (axes, error)}, coords=coords, attrs={"source": source})
@@ -215,6 +177,6 @@ def _read_aspcap(path):
     """Normalized flux and its error of an aspcapStar file of DR17 (extensions 1 and 2), 8575 pixels each."""
     with fits.open(path) as hdus:
         flux, error = (np.asarray(hdus[number].data, float).ravel() for number in (1, 2))
-    if flux.size != WAVELENGTH.size or error.size != WAVELENGTH.size:
+    if not flux.size == error.size == WAVELENGTH.size:
         raise ValueError(f"{path.name} has {flux.size} pixels, not {WAVELENGTH.size}: is it an aspcapStar file?")
     return flux, error

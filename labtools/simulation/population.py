@@ -1,14 +1,17 @@
-"""The stars of the simulated survey: who they are."""
+"""The stars of the simulated survey: who they are, and where on the isochrones that ship with the lab they stand."""
+
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from astropy.coordinates import Angle
 
+from labtools.isochrones import shipped_isochrones
 from labtools.selection import LABELS
-from labtools.simulation.evolution import draw_giants
+from labtools.settings import table
 from labtools.simulation.synthesis import complete_labels
 
-__all__ = ["FIELDS", "MYSTERY", "NAMED", "STARS", "designations", "draw_abundances", "draw_population"]
+__all__ = ["designations", "draw_abundances", "draw_giants", "draw_population", "trends"]
 
 FIELDS = {
     # name: (right ascension, declination of the centre in degrees, giants, share of the high-alpha sequence)
@@ -20,8 +23,11 @@ FIELDS = {
 STARS = sum(giants for *_, giants, _ in FIELDS.values())
 """Giants of the whole survey."""
 
-NAMED = {"2M21235315+1244123": "M15", "2M03533659+2512012": "K2_C4_168-21"}
-"""The two stars that the assignment names."""
+NAMED = {
+    "2M21235315+1244123": ("M15", "21h23m53.15s", "+12d44m12.3s"),
+    "2M03533659+2512012": ("K2_C4_168-21", "03h53m36.59s", "+25d12m01.2s"),
+}
+"""The two stars that the assignment names: field and place."""
 
 EXTRAS = {"dwarf": 170, "metal-poor": 90, "faint": 120, "no labels": 60}
 PECULIAR = {"bad labels": 9, "fast rotator": 5, "wrong velocity": 5, "blue persistence": 6}
@@ -30,43 +36,68 @@ MYSTERY = pd.Series(
 )
 """The simulated mystery star: true labels of a giant of 8 Gyr."""
 
-TRENDS = {
-    # [X/Fe] at the origin, slopes with alpha, [Fe/H] and log g, scatter
-    "c_fe": (-0.02, 0.66, -0.06, 0.03, 0.07),
-    "n_fe": (0.10, -0.34, 0.27, -0.13, 0.06),
-    "o_fe": (0.10, 0.80, -0.12, 0, 0.02),
-    "na_fe": (0.00, 0.36, 0.06, 0, 0.05),
-    "al_fe": (0.10, 1.00, -0.03, 0, 0.02),
-    "s_fe": (0.10, 0.75, -0.12, 0, 0.03),
-    "k_fe": (0.00, 0.58, -0.12, 0, 0.015),
-    "ca_fe": (0.10, 0.48, -0.12, 0, 0.015),
-    "ti_fe": (0.10, 0.72, 0.13, 0, 0.015),
-    "v_fe": (0.00, 0.03, 0.02, 0, 0.04),
-    "mn_fe": (0.00, -0.36, 0.18, 0, 0.015),
-    "ni_fe": (0.00, 0.09, 0.02, 0, 0.02),
-    "cr_fe": (0.00, 0, 0, 0, 0.015),
-}
-"""Abundances that the lab has no label for, as functions of alpha - 0.1, [Fe/H] and log g - 2.5.
+TRENDS = pd.read_csv(table("abundance_trends.csv"), index_col="abundance", float_precision="round_trip")
+"""Abundances that the lab has no label for, as functions of alpha - 0.1, [Fe/H] and log g - 2.5, and their scatter."""
 
-Slopes and scatter are those of 9,055 giants of APOGEE DR12 (`tools/abundance_trends.py`, rounded; Cr is a guess); the
-scatter is what is left beyond the precision with which Casey et al. (2016) find the same labels, and at least 0.015
-dex. Not copied are DR12's zero points, which are ASPCAP's own (the origin is where the lines were calibrated), and
-slopes with log g but for C and N, which giants mix up. C and N deviate in opposite directions (correlation -0.3).
-"""
+GRAVITY = (0.5, 3.45)  # log g of the giants that are drawn
+SALPETER = 2.35  # slope of the mass function
+BRIGHTNESS = 0.3  # power of luminosity with which a giant gets into the survey
 
 
-def draw_abundances(rng, giants):
-    """The elements of `TRENDS` for stars with labels: DataFrame."""
-    alpha = (giants.mg_fe + giants.si_fe) / 2 - 0.1
-    table = pd.DataFrame(index=giants.index)
-    deviation = {}
-    for name, (origin, by_alpha, by_iron, by_gravity, size) in TRENDS.items():
-        deviation[name] = rng.standard_normal(len(giants))
-        if name == "n_fe":
-            deviation[name] = -0.3 * deviation["c_fe"] + np.sqrt(1 - 0.3**2) * deviation[name]
-        trend = origin + by_alpha * alpha + by_iron * giants.fe_h + by_gravity * (giants.logg - 2.5)
-        table[name] = trend + size * deviation[name]
-    return table
+@lru_cache
+def _grid():
+    """log10 of ages, [Fe/H], phases (EEP), and the columns (column, [Fe/H], age, EEP) of the giants' part."""
+    points = shipped_isochrones()
+    points = points[points.phase >= 2].sort_values(["feh_init", "age", "eep"], kind="stable")
+    fehs, ages, phases = points.feh_init.unique(), points.age.unique(), points.groupby("eep").phase.first()
+    columns = points[["initial_mass", "log_teff", "log_g"]].to_numpy().T
+    return np.log10(ages), fehs, phases.to_numpy(), columns.reshape(3, len(fehs), len(ages), len(phases))
+
+
+def _between(grid, values):
+    """Index of the grid point below each value, and how far the value is on its way to the next."""
+    values = np.clip(values, grid[0], grid[-1])
+    below = np.clip(np.searchsorted(grid, values, side="right") - 1, 0, len(grid) - 2)
+    return below, (values - grid[below]) / (grid[below + 1] - grid[below])
+
+
+def draw_giants(rng, age, fe_h, alpha_fe, oldest_phase=4):
+    """One giant on the isochrone of each age (Gyr), [Fe/H] and [alpha/Fe]: DataFrame of teff, logg, mass, phase.
+
+    How far a star has come is drawn: stars are born by Salpeter's mass function, stay as long as the isochrone says,
+    and are the more likely to be observed the brighter they are (docs/simulation.md). `phase` is MIST's: 2 giant
+    branch, 3 core helium burning, 4 early asymptotic giant branch; none later than `oldest_phase`. Alpha elements count
+    as metals do (Salaris, Chieffi & Straniero 1993, ApJ 414, 580). Beyond the table (2 to 12 Gyr, -2.5 to 0.5) its edge
+    is taken.
+    """
+    log_ages, fehs, phases, grid = _grid()
+    i, x = _between(fehs, fe_h + np.log10(0.638 * 10.0**alpha_fe + 0.362))
+    j, y = _between(log_ages, np.log10(age))
+    x, y = x[:, None], y[:, None]
+    low, high = (grid[:, k, j] * (1 - y) + grid[:, k, j + 1] * y for k in (i, i + 1))
+    mass, log_teff, logg = points = low * (1 - x) + high * x
+    luminosity = (np.log10(mass) + 4 * log_teff - logg)[:, 1:]
+    number = np.diff(mass) * mass[:, 1:] ** -SALPETER * 10 ** (BRIGHTNESS * luminosity)
+    seen = (phases[1:] <= oldest_phase) & (logg[:, 1:] > GRAVITY[0]) & (logg[:, 1:] < GRAVITY[1])
+    number = np.cumsum(np.where(seen, number, 0).clip(0), axis=1)
+    step = (number < rng.random((len(number), 1)) * number[:, -1:]).sum(axis=1)
+    star, part = np.arange(len(step)), rng.random(len(step))
+    mass, log_teff, logg = points[:, star, step] * (1 - part) + points[:, star, step + 1] * part
+    return pd.DataFrame({"teff": 10**log_teff, "logg": logg, "mass": mass, "phase": phases[step + 1]})
+
+
+def trends(stars):
+    """The abundances of `TRENDS` for stars with labels, without scatter: DataFrame."""
+    alpha, gravity = (stars.mg_fe + stars.si_fe) / 2 - 0.1, stars.logg - 2.5
+    rows = TRENDS.itertuples()
+    return pd.DataFrame({t.Index: t.origin + t.alpha * alpha + t.fe_h * stars.fe_h + t.logg * gravity for t in rows})
+
+
+def draw_abundances(rng, stars):
+    """The same with scatter; C and N deviate in opposite directions (correlation -0.3), as giants mix them up."""
+    deviation = pd.DataFrame(rng.standard_normal((len(TRENDS), len(stars))).T, stars.index, TRENDS.index)
+    deviation["n_fe"] = -0.3 * deviation.c_fe + np.sqrt(1 - 0.3**2) * deviation.n_fe
+    return trends(stars) + TRENDS.scatter * deviation
 
 
 def _draw_giants(rng, number, high_alpha):
@@ -101,13 +132,11 @@ def _draw_extras(rng, share):
 
 
 def draw_population(seed, stars=STARS):
-    """The truth about every star of a survey with about that many giants (those that the assignments name in it).
+    """The truth about every star of a survey with about that many giants: DataFrame indexed by apogee_id.
 
-    Returns
-    -------
-    DataFrame indexed by apogee_id: field, ra, dec (degrees), kind, peculiar, true labels (teff in K, logg, abundances
-    in dex), age (Gyr), mass (solar), phase (see `labtools.simulation.evolution.draw_giants`), vmacro and vhelio (km/s),
-    resolution of the fibre, snr per pixel and nvisits. Raises ValueError for fewer than 60 or more than 1900 stars.
+    Columns: field, ra, dec (degrees), kind, peculiar, true labels (teff in K, logg, abundances in dex), age (Gyr), mass
+    (solar), phase (see `draw_giants`), vmacro and vhelio (km/s), resolution of the fibre, snr per pixel and nvisits.
+    The stars that the assignments name are in it. Raises ValueError for fewer than 60 or more than 1900 stars.
     """
     if not 60 <= stars <= STARS:
         raise ValueError(f"a simulated survey has 60 to {STARS} giants, not {stars}: set LAB_STARS so")
@@ -118,7 +147,7 @@ def draw_population(seed, stars=STARS):
     extras["field"] = np.where(poor, "M15", rng.choice(list(FIELDS), len(extras)))
     everyone = pd.concat([*giants, extras], ignore_index=True)
     n, faint = len(everyone), everyone.kind == "faint"
-    everyone[list(TRENDS)] = draw_abundances(rng, everyone)
+    everyone[TRENDS.index] = draw_abundances(rng, everyone)
     everyone["vmacro"] = complete_labels(everyone[LABELS]).vmacro * rng.lognormal(0, 0.05, n)
     everyone["resolution"] = 22500 * rng.uniform(0.93, 1.07, n)
     everyone["snr"] = np.where(faint, rng.uniform(12, 49, n), 54 + rng.lognormal(4.5, 0.6, n).clip(2, 900))
@@ -141,12 +170,11 @@ def _name(stars, rng):
     stars["dec"] = centre[:, 1] + distance * np.sin(angle)
     stars["ra"] = (centre[:, 0] + distance * np.cos(angle) / np.cos(np.radians(stars.dec))) % 360
     names = designations(stars.ra, stars.dec)
-    for name, field in NAMED.items():
+    for name, (field, *place) in NAMED.items():
         ordinary = stars[(stars.kind == "giant") & (stars.peculiar == "") & (stars.field == field)]
         number = (10 * (ordinary.logg - 2.4) ** 2 + ordinary.fe_h**2).idxmin()
         names[number] = name
-        hour, degree = Angle(f"{name[2:4]}h{name[4:6]}m{name[6:8]}.{name[8:10]}s"), f"{name[10:13]}d{name[13:15]}m"
-        stars.loc[number, ["ra", "dec"]] = hour.deg, Angle(f"{degree}{name[15:17]}.{name[17]}s").deg
+        stars.loc[number, ["ra", "dec"]] = [Angle(part).deg for part in place]
         stars.loc[number, ["snr", "nvisits"]] = (180.0, 2 if field == "M15" else 1)
     stars.index = pd.Index(names, name="apogee_id")
     return stars[~stars.index.duplicated()]

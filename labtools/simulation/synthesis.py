@@ -9,13 +9,13 @@ import xarray as xr
 from scipy import fft, sparse
 from scipy.special import dawsn
 
+from labtools.selection import LABELS
 from labtools.settings import table
 from labtools.simulation import atmosphere
 from labtools.simulation.atmosphere import ATOMS, EV, HC_K, K_BOLTZMANN, MOLECULES
-from labtools.simulation.labels import abundances, complete_labels
 from labtools.spectra import LIGHT, WAVELENGTH
 
-__all__ = ["air_to_vacuum", "complete_labels", "read_lines", "synthesize"]
+__all__ = ["complete_labels", "read_lines", "synthesize"]
 
 MODEL = 1
 """Raise this whenever the same labels and lines give other spectra: the keys of all that is simulated hold it."""
@@ -30,33 +30,34 @@ DAMPING = 10**-7.1  # s^-1 cm^3, van der Waals width per H atom at 10,000 K: typ
 STRONG = 1.9  # log10 of strength from which a line gets damping wings
 
 
-def air_to_vacuum(wavelength):
-    """Vacuum wavelength (Angstrom) of an air wavelength: Ciddor (1996) as in SDSS, inverted by iteration."""
-    vacuum = np.asarray(wavelength, dtype=float)
-    for _ in range(4):
-        s2 = (1e4 / vacuum) ** 2
-        vacuum = wavelength * (1 + 0.05792105 / (238.0185 - s2) + 0.00167917 / (57.362 - s2))
-    return vacuum
-
-
 def read_lines(path=LINE_TABLE):
     """The line table: DataFrame of species, wavelength (Angstrom, vacuum), ep (eV), loggf, source."""
     return pd.read_csv(path)
 
 
-def _carrier(species):
-    """The particle whose abundance a table entry follows: "Fe I" -> "Fe", "?Fe" (unidentified) -> "Fe"."""
-    return species.removeprefix("?").split()[0].removeprefix("13")
+def complete_labels(labels):
+    """`labels` with every abundance and both broadening velocities filled in; a new DataFrame of floats.
 
-
-def _mass(carrier):
-    return ATOMS[carrier][2] if carrier in ATOMS else MOLECULES[carrier][-1]
-
-
-def _columns(rows, columns, values, shape):
-    inside = (rows >= 0) & (rows < shape[0])
-    entries = (values[inside].astype(np.float32), (rows[inside], columns[inside]))
-    return sparse.csr_matrix(entries, shape=shape)
+    Absent columns: O, S, Ca, Ti and Al follow alpha, the mean of Mg and Si. Carbon and nitrogen follow the
+    trends of giants in APOGEE DR12 (after the first dredge-up; rounded). Other elements follow iron; `vmicro` and
+    `vmacro` (km/s) are those of APOGEE's pipeline (Holtzman et al. 2018). Columns that the model does not know are
+    left out. Raises ValueError for a missing or non-finite label.
+    """
+    missing = [name for name in LABELS if name not in labels]
+    if missing:
+        raise ValueError(f"labels need the columns {missing}: teff (K), logg, fe_h, mg_fe, si_fe (dex)")
+    iron = {f"{element.lower()}_fe": 0.0 for element in ATOMS if element not in ("H", "Fe")}
+    full = labels[[name for name in labels if name in {*LABELS, *iron, "vmicro", "vmacro"}]].astype(float)
+    g, alpha = full["logg"], 0.5 * (full["mg_fe"] + full["si_fe"])
+    defaults = iron | dict.fromkeys(("o_fe", "s_fe", "ca_fe", "ti_fe", "al_fe"), alpha)
+    defaults |= {"c_fe": -0.1 + 0.8 * alpha + 0.1 * (g - 2.5), "n_fe": 0.1 - 0.2 * (g - 2.5)}
+    defaults["vmicro"] = 10 ** (0.226 - 0.0228 * g + 0.0297 * g**2 - 0.0113 * g**3)
+    defaults["vmacro"] = 10 ** (0.470794 - 0.254120 * full["fe_h"].clip(-2.5, 0.6))
+    full = full.assign(**{k: v for k, v in defaults.items() if k not in full})
+    bad = full.index[~np.isfinite(full).all(axis=1)]
+    if len(bad):
+        raise ValueError(f"labels of {len(bad)} star(s) are not finite, first: {bad[0]}")
+    return full
 
 
 def _profiles(log_fine, centres, reach, shape_function):
@@ -64,9 +65,10 @@ def _profiles(log_fine, centres, reach, shape_function):
     half = int(np.ceil(reach / (LIGHT * FINE_STEP)))
     nearest = np.rint((np.log(centres) - log_fine[0]) / FINE_STEP).astype(int)
     rows = nearest[:, None] + np.arange(-half, half + 1)
-    velocity = LIGHT * (log_fine[0] + rows * FINE_STEP - np.log(centres)[:, None])
-    columns = np.broadcast_to(np.arange(len(centres))[:, None], rows.shape)
-    return _columns(rows, columns, shape_function(velocity), (len(log_fine), len(centres)))
+    values = shape_function(LIGHT * (log_fine[0] + rows * FINE_STEP - np.log(centres)[:, None])).astype(np.float32)
+    inside = (rows >= 0) & (rows < len(log_fine))
+    places = rows[inside], np.nonzero(inside)[0]
+    return sparse.csr_matrix((values[inside], places), shape=(len(log_fine), len(centres)))
 
 
 def _gauss(b):
@@ -91,23 +93,22 @@ class _Model:
         self.log_fine = ln[0] + FINE_STEP * np.arange(-pad, int((ln[-1] - ln[0]) / FINE_STEP) + pad + 2)
         self.position = (ln - self.log_fine[0]) / FINE_STEP
         fine = np.exp(self.log_fine)
-        keep = lines["wavelength"].between(fine[0] - 80, fine[-1] + 80)
-        lines = lines[keep]
+        lines = lines[lines["wavelength"].between(fine[0] - 80, fine[-1] + 80)]
         self.centre, self.ep, self.loggf = (lines[c].to_numpy(float) for c in ("wavelength", "ep", "loggf"))
-        carrier = lines["species"].map(_carrier)
+        # The particle whose abundance an entry follows: "Fe I" -> "Fe", "?Fe" (unidentified) -> "Fe", "13CO" -> "CO".
+        carrier = lines["species"].str.removeprefix("?").str.split().str[0].str.removeprefix("13")
         unknown = sorted(set(carrier) - set(ATOMS) - set(MOLECULES))
         if unknown:
             raise ValueError(f"the model knows no atom or molecule for the lines of {unknown}")
         self.carrier, self.species = pd.factorize(carrier)
-        self.mass = carrier.map(_mass).to_numpy(float)
+        self.mass = carrier.map({name: row.mass for name, row in (ATOMS | MOLECULES).items()}).to_numpy(float)
         hydrogen = (carrier == "H").to_numpy()
-        solar = np.array([ATOMS[c][0] if c in ATOMS else -9.0 for c in carrier])
+        solar = np.array([ATOMS[c].abundance if c in ATOMS else -9.0 for c in carrier])
         self.damped = np.flatnonzero((self.loggf - 1.12 * self.ep + solar > STRONG) & ~hydrogen)
         self.metals, self.stark = np.flatnonzero(~hydrogen), np.flatnonzero(hydrogen)
-        metals = self.centre[self.metals]
-        blocks = [_profiles(self.log_fine, metals, 3 * b, _gauss(b)) for b in DOPPLER]
-        blocks.append(_profiles(self.log_fine, self.centre[self.damped], 180, _wing))
-        blocks.append(_profiles(self.log_fine, self.centre[self.stark], 1500, _stark))
+        parts = [(self.metals, 3 * b, _gauss(b)) for b in DOPPLER]
+        parts += [(self.damped, 180, _wing), (self.stark, 1500, _stark)]
+        blocks = [_profiles(self.log_fine, self.centre[rows], reach, shape) for rows, reach, shape in parts]
         self.profiles = sparse.hstack(blocks, format="csr")
         self.nodes = np.linspace(fine[0], fine[-1], max(3, int((fine[-1] - fine[0]) / 250)))
         self.at_fine = _hat(fine, self.nodes).astype(np.float32)
@@ -173,7 +174,7 @@ def _observe(model, depth, vmacro, resolution):
 
 
 def _chunk(model, full, resolution):
-    abundance = abundances(full)
+    abundance = atmosphere.abundances(full)
     teff, logg, vmacro = (full[name].to_numpy() for name in ("teff", "logg", "vmacro"))
     layers = atmosphere.hydrostatic(teff, logg, abundance, 10.0**LOG_TAU).at(CELLS)
     temperature = layers.temperature[..., None]
@@ -195,20 +196,17 @@ def synthesize(labels, wavelength=None, resolution=22500, lines=None, chunk=25):
     Raises ValueError for labels that are missing, not finite or far from cool stars, and for a bad grid.
     """
     wavelength = WAVELENGTH if wavelength is None else np.asarray(wavelength, dtype=float)
-    if wavelength.ndim != 1 or len(wavelength) < 2 or not (np.diff(wavelength) > 0).all():
-        raise ValueError("wavelength must be one-dimensional and increasing (Angstrom, vacuum)")
+    if not (np.diff(wavelength) > 0).all():
+        raise ValueError("wavelength must be increasing (Angstrom, vacuum)")
     resolution = np.broadcast_to(np.asarray(resolution, dtype=float), len(labels))
-    if not (resolution > 0).all():
-        raise ValueError(f"resolution is lambda / FWHM and positive, not {resolution.min()}")
     full = complete_labels(labels)
     limits = {"teff": (3000, 7500), "logg": (-1, 5.5), "fe_h": (-4, 1)}
     outside = ~np.logical_and.reduce([full[name].between(*limit) for name, limit in limits.items()])
     if outside.any():
         raise ValueError(f"labels outside the model {limits}, first: star {full.index[outside][0]}")
-    model = _Model(wavelength, resolution.min(initial=1e6), read_lines() if lines is None else lines)
+    model = _Model(wavelength, resolution.min(), read_lines() if lines is None else lines)
     parts = [slice(i, i + chunk) for i in range(0, len(full), chunk)]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        spectra = list(pool.map(lambda part: _chunk(model, full.iloc[part], resolution[part]), parts))
-    flux = np.concatenate(spectra) if spectra else np.empty((0, len(wavelength)), np.float32)
+        flux = np.concatenate([*pool.map(lambda part: _chunk(model, full.iloc[part], resolution[part]), parts)])
     coords = {"star": labels.index.to_numpy(), "wavelength": wavelength}
     return xr.DataArray(flux, coords=coords, dims=("star", "wavelength"), name="flux")
