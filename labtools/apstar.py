@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from labtools.errors import BadFile, reading
-from labtools.fitsfile import TYPES, fits_headers
+from labtools.formats.fitsfile import TYPES, fits_headers
 from labtools.spectra import LAB_BITS, usable
 
 __all__ = ["parse_apstar", "read_apstar"]

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtools import npz
 from labtools.cache import writing
 from labtools.errors import BadFile
-from labtools.labelspace import LabelSpace, some
-from labtools.quadratic import design, design_slopes, fit_forms, joined, quadratic_forms, spread_out
+from labtools.formats import npz
+from labtools.mathematics.labelspace import LabelSpace, some
+from labtools.mathematics.quadratic import design, design_slopes, fit_forms, joined, quadratic_forms, spread_out
+from labtools.mathematics.trainer import CHUNK, check_normalized, chunks, fault_of, maximize_pixels, standardized
 from labtools.selection import split_by_star
 from labtools.spectra import by_star
-from labtools.trainer import CHUNK, check_normalized, chunks, fault_of, maximize_pixels, standardized
 
 __all__ = ["Cannon", "design", "design_slopes", "ridge_scores"]
 

@@ -14,7 +14,7 @@ import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
 
-from labtools.quadratic import departure, design, monomials, slope_and_curvature
+from labtools.mathematics.quadratic import departure, design, monomials, slope_and_curvature
 from labtools.spectra import by_star
 
 __all__ = ["build_model", "diagnose", "flat_priors", "labels_of", "sample", "sample_stars"]

@@ -17,7 +17,7 @@ from labtools import cannon as room
 from labtools.cannon import Cannon, design, design_slopes, ridge_scores
 from labtools.coverage import residual_modes
 from labtools.errors import BadFile
-from labtools.quadratic import slope_and_curvature
+from labtools.mathematics.quadratic import slope_and_curvature
 
 KINDS = [(1, ()), (2, ()), (2, ("teff",)), (3, ()), (3, ("teff",))]
 
