@@ -14,7 +14,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from labtools.cache import digest, writing
-from labtools.starnet import ARCHITECTURES, TrainedNet, device, scales, to_inputs, to_targets
+from labtools.starnet import ARCHITECTURES, TrainedNet, ask, device, scales, to_inputs, to_targets
 
 __all__ = ["Recipe", "train"]
 
@@ -121,7 +121,7 @@ class _State:
             while not finished:
                 rate = recipe.rate * recipe.decay ** (len(self.history) // recipe.step)
                 training = self.epoch(inputs, targets, rate)
-                loss = self.evaluate(validation, validation_targets)
+                loss = float(nn.functional.mse_loss(ask(self.network, validation), validation_targets))
                 if not np.isfinite(training + loss):
                     raise ValueError(f"the loss is not finite: try a learning rate below {recipe.rate:g}")
                 if loss < min((row[1] for row in self.history), default=np.inf):
@@ -166,13 +166,6 @@ class _State:
             kept = 1 - lost.repeat_interleave(BLOCK, 1)[:, : flux.shape[1]].float()
             flux = flux * (kept / kept.mean(dim=1, keepdim=True).clamp(0.05)).to(flux.device)
         return flux
-
-    def evaluate(self, inputs, targets):
-        """The loss of a set that is not trained on."""
-        self.network.eval()
-        with torch.no_grad():
-            output = torch.cat([self.network(part) for part in torch.split(inputs, 512)])
-        return float(nn.functional.mse_loss(output, targets))
 
     def keep(self, finished):
         """Write history and best weights, and of an unfinished training what it takes to go on, under a checksum."""
