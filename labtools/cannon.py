@@ -57,9 +57,7 @@ class Cannon(LabelSpace):
     def train(cls, spectra, labels, degree=2, ridge=0.0, reciprocal=()):
         """Fit coefficients and scatter of every pixel by maximum likelihood (Ness et al. 2015, eq. 7-8).
 
-        For a given s² the coefficients are weighted least squares; for given coefficients the likelihood has one
-        dimension, ln s², and an analytic slope ½ Σ s²(w²r² - w) with w = 1/(σ²+s²). Steps in both, by turns, lead
-        to the maximum. Each pixel is read once when it is trained, so that spectra on disk (dask, zarr) do.
+        Each pixel is read once when it is trained, so that spectra on disk (dask, zarr) do.
 
         Parameters
         ----------
@@ -87,7 +85,7 @@ class Cannon(LabelSpace):
     def predict(self, labels):
         """Model flux, DataArray (star, wavelength), for a DataFrame with a column for each label, or one row of it.
 
-        A warning names stars whose labels lie outside the training set, as `extrapolates` says it.
+        A warning names stars whose labels lie outside the training set.
         """
         stars, x = self._checked(labels)
         flux = design(x, self.degree) @ self.theta.T
@@ -101,14 +99,6 @@ class Cannon(LabelSpace):
             np.einsum("ntk,lt->nkl", slopes, self.theta, optimize=True),
             coords={"star": stars.values, "label": list(self.labels), "wavelength": self.wavelength},
         )
-
-    def quadratic_form(self, spectra, chunk=CHUNK):
-        """The likelihood of each star as a quadratic form of its design vector v: χ² = vᵀAv - 2bᵀv + c.
-
-        Returns A (star, T, T), b (star, T), c (star,), and the number of pixels that count (star,).
-        """
-        a, b, c, _, n_pixels = joined(self._forms(spectra, chunk=chunk))
-        return a, b, c, n_pixels
 
     def likelihood(self, spectra, x0, modes=None):
         """The log-likelihood of each star near scaled labels x0 (star, K): ln L = constant + rᵀd - ½dᵀAd.
@@ -129,14 +119,12 @@ class Cannon(LabelSpace):
         return a, r, -(c + (np.concatenate(logs) + more)) / 2
 
     def fit(self, spectra, starts=3, modes=None, covariance=False):
-        """Labels of stars, by least squares.
-
-        Damped Newton steps on the quadratic forms of many stars together. To keep out of local minima each star starts
-        from `starts` places: the training stars, of a selection of 200, whose model spectra fit it best, the second and
-        later ones at least one standard deviation away from those before.
+        """Labels of stars, by least squares: damped Newton steps on the quadratic forms of many stars together.
 
         Parameters
         ----------
+        starts : from how many places each star starts, to keep out of local minima: the training stars, of a selection
+            of 200, whose model spectra fit it best, each at least one standard deviation away from those before.
         modes : DataArray of `labtools.coverage.residual_modes`: patterns of pixels that the fit does not trust.
         covariance : whether to return that of the labels too, DataArray (star, label, other).
 
@@ -183,7 +171,7 @@ class Cannon(LabelSpace):
         return cls(**parts | texts | {"degree": int(parts["degree"])})
 
     def save(self, path):
-        """Write the model to one .npz file, which appears whole or not at all."""
+        """Write the model to one .npz file (see `labtools.cache.writing`)."""
         with writing(path) as part:
             part.write_bytes(self.to_bytes())
 
@@ -201,14 +189,14 @@ class Cannon(LabelSpace):
             raise ValueError("the modes are not on the wavelengths of the model: learn them with this model")
         return np.hstack([self.theta, modes.transpose("wavelength", "mode").values])
 
-    def _forms(self, spectra, modes=None, chunk=CHUNK):
-        """The quadratic forms of `chunk` stars at a time."""
+    def _forms(self, spectra, modes):
+        """The quadratic forms of some stars at a time."""
         spectra = by_star(spectra)
         if not spectra.sizes["star"]:
             raise ValueError("there is no star in these spectra")
         if not np.array_equal(spectra.wavelength.values, self.wavelength):
             raise ValueError("the spectra are not on the wavelengths of the model: normalize them on the same grid")
-        return quadratic_forms(self.coefficients(modes), self.s2, chunks(spectra, chunk), self.theta.shape[1])
+        return quadratic_forms(self.coefficients(modes), self.s2, chunks(spectra), self.theta.shape[1])
 
 
 def ridge_scores(spectra, labels, degree=3, ridges=(0, 1e-5, 1e-4, 1e-3, 1e-2), folds=4, seed=17, **options):
