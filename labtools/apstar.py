@@ -28,21 +28,11 @@ def read_apstar(path, bits=LAB_BITS):
     It is row 0 of two-dimensional images, or the whole of one-dimensional ones (files of one visit before DR17).
     Row 1 is never used: in DR17 it has no mask, and no flux either when there was a single visit.
 
-    Parameters
-    ----------
-    path : path of the FITS file.
-    bits : the `PixMask` that makes a pixel unusable.
-
-    Returns
-    -------
-    Dataset with dims star (1) and wavelength (Angstrom, vacuum, rest frame): `flux` and `error` (float32,
-    1e-17 erg/s/cm2/Angstrom) and `mask` (int32). A pixel that must not count - one of `bits`, flux zero or not
-    finite, error not positive or not finite - has error = inf and finite flux. The header's SNR, NVISITS and the
-    pixel limits of the chips are attributes.
-
-    Raises
-    ------
-    FileNotFoundError if there is no such file, BadFile if it is damaged, cut off, too large or something else.
+    Returns a Dataset over star (1) and wavelength (Angstrom, vacuum, rest frame): `flux` and `error` (float32,
+    1e-17 erg/s/cm2/Angstrom) and `mask` (int32). A pixel that must not count - one of the `PixMask` `bits`, flux zero
+    or not finite, error not positive or not finite - has error = inf and finite flux. The header's SNR, NVISITS and
+    the pixel limits of the chips are attributes.
+    Raises FileNotFoundError, or BadFile if the file is damaged, cut off, too large or something else.
     """
     if Path(path).stat().st_size > LIMIT:
         raise BadFile(f"{path}: too large for an apStar file")

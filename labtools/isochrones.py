@@ -18,24 +18,19 @@ from labtools.settings import data_folders, table
 __all__ = ["best_isochrone", "giant_branch", "isochrone", "read_mist", "shipped_isochrones"]
 
 TABLE = table("mist_v2.5.csv")
-RGB, CLUMP = 2, 3  # `phase`: end of the main sequence to tip of the giant branch; core helium burning
+RGB = 2  # the `phase` from the end of the main sequence to the tip of the giant branch
 RGB_EEPS = (454, 604)  # the same branch in equivalent evolutionary points (Dotter 2016, table 2)
 SAME = 0.005  # dex; ages and metallicities closer than this are one
 NAMES = {"[fe/h]_init": "feh_init", "[fe/h]": "feh", "isochrone_age_yr": "age", "log10_isochrone_age_yr": "age"}
 
 
 def read_mist(path):
-    """Read a MIST `.iso` or `.iso.cmd` file with any number of ages.
+    """Read a MIST `.iso` or `.iso.cmd` file with any number of ages: DataFrame, one row a point.
 
-    Returns
-    -------
-    DataFrame, one row a point, in the order of the file: the file's columns with their names in lower case,
-    and `age` (Gyr, whether the file has years or their logarithm), `feh_init` (dex; from the header where the
-    file has no such column), `feh` (surface, where given), `teff` (K); `attrs["source"]` names the version.
-
-    Raises
-    ------
-    BadFile for another kind of file (a web page, say), a truncated one, or numbers that are missing.
+    It has the file's columns with their names in lower case, and `age` (Gyr, whether the file has years or their
+    logarithm), `feh_init` (dex; from the header where the file has no such column), `feh` (surface, where given),
+    `teff` (K); `attrs["source"]` names the version.
+    Raises BadFile for another kind of file (a web page, say), a truncated one, or numbers that are missing.
     """
     text = Path(path).read_text(encoding="ascii", errors="replace")
     if "MIST version number" not in text[:2000]:
@@ -87,11 +82,10 @@ def shipped_isochrones():
 
 
 def isochrone(mist, age, feh):
-    """One isochrone out of a table of them, at any age (Gyr) and [Fe/H] (dex, initial) within its grid.
+    """One isochrone out of a table of them, at any age (Gyr) and [Fe/H] (dex, initial); ValueError outside its grid.
 
     Between grid points all columns are interpolated linearly in log age and [Fe/H] at fixed EEP, which keeps
     each phase of evolution whole (Dotter 2016, section 2). Points that a neighbour lacks are left out.
-    Raises ValueError outside the grid.
     """
     points = mist.assign(log_age=np.log10(mist["age"]).round(6))
     points = _at(points, "feh_init", feh, ["log_age", "eep"])
@@ -122,7 +116,6 @@ def giant_branch(one, logg):
 
     The branch is `phase` 2, from the end of the main sequence to the tip (by EEP where a file has no phases),
     less the points where evolution turns back (the bump), so that Teff rises strictly with log g.
-    Raises ValueError if the table holds several isochrones or no giant branch.
     """
     if one["age"].nunique() > 1 or one["feh_init"].nunique() > 1:
         raise ValueError("these are several isochrones: choose one with `isochrone(mist, age, feh)`")

@@ -34,9 +34,7 @@ def plot_corner(labels, survey, fig=None, **options):
     """Corner plot of a DataFrame of labels; contours hold 39 % and 86 % of the points (1 and 2 sigma in 2-D)."""
     settings = {"levels": (0.393, 0.865), "color": "#0072B2", "hist_kwargs": {"lw": 1.2}, "bins": 30, "smooth": 0.8}
     with plt.rc_context({"figure.constrained_layout.use": False}):
-        fig = corner.corner(
-            labels.to_numpy(float), labels=[title(name) for name in labels], fig=fig, **settings | options
-        )
+        fig = corner.corner(labels.to_numpy(float), labels=list(map(title, labels)), fig=fig, **settings | options)
     fig.suptitle(f"{len(labels)} stars, {survey.title}", x=0.7, y=0.96)
     return fig
 
@@ -81,13 +79,11 @@ def plot_kiel(labels, survey, isochrones=(), ax=None):
     for one in isochrones:
         name = f"{one.age.iloc[0]:.0f} Gyr, [Fe/H] = {one.feh_init.iloc[0]:+.1f}: {one.attrs['source']}"
         phase = one.phase if "phase" in one else one.eep.between(454, 604) * 2
-        look = {
-            "color": dots.to_rgba(one.feh_init.iloc[0]),
-            "path_effects": [withStroke(linewidth=3, foreground="k")],
-        }
+        color, outline = dots.to_rgba(one.feh_init.iloc[0]), [withStroke(linewidth=3, foreground="k")]
         for number, first, style in ((2, 0, "-"), (3, 631, ":")):
             part = one.where((phase == number) & (one.eep >= first if "eep" in one else True))
-            ax.plot(part.teff, part.log_g, style, lw=2, label=name if number == 2 else None, **look)
+            label = name if number == 2 else None
+            ax.plot(part.teff, part.log_g, style, lw=2, label=label, color=color, path_effects=outline)
     ax.set(xlabel=title("teff"), ylabel=title("logg"), xlim=(5600, 3300), ylim=(4, 0))
     ax.set_title(f"{len(labels)} stars, {survey.title}")
     ax.legend(loc="lower right")

@@ -4,15 +4,7 @@ import numpy as np
 import pandas as pd
 from astropy import constants, units
 
-__all__ = [
-    "LABELS",
-    "bias_and_scatter",
-    "count_cuts",
-    "log_g",
-    "removed_by",
-    "select_giants",
-    "split_by_star",
-]
+__all__ = ["LABELS", "bias_and_scatter", "count_cuts", "log_g", "removed_by", "select_giants", "split_by_star"]
 
 LABELS = ["teff", "logg", "fe_h", "mg_fe", "si_fe"]
 """The five labels of the lab: K, dex (cgs), dex, dex, dex."""
@@ -47,12 +39,9 @@ def _cuts(catalog):
 
 
 def count_cuts(catalog):
-    """How many rows each cut removes, one after the other, and on its own.
+    """How many rows each cut removes: DataFrame, one row a cut in the order of the lab.
 
-    Returns
-    -------
-    DataFrame, one row a cut in the order of the lab: `removed` of those still left, `left` after it, and
-    `alone`, the number it would remove from the whole catalogue.
+    `removed` counts those of the rows still left, `left` what is left then, `alone` those of the whole catalogue.
     """
     cuts = _cuts(_checked(catalog))
     left = np.logical_and.accumulate(list(cuts.values())).sum(axis=1)
@@ -69,23 +58,12 @@ def removed_by(catalog):
 
 
 def select_giants(catalog):
-    """The stars of the lab: labelled, well observed, giants, not metal-poor, each star once.
+    """The stars of the lab, each once: those rows of a catalogue, in its order, that pass all cuts.
 
-    Keeps rows with finite labels teff, logg, fe_h, mg_fe, si_fe (fillers such as -9999 are none), SNR ≥ 50,
-    log g ≤ 4, Teff ≤ 5700 K, [Fe/H] ≥ -1, without the duplicate bit of EXTRATARG; of a star that still occurs more
-    than once the entry with the highest SNR.
-
-    Parameters
-    ----------
-    catalog : DataFrame indexed by apogee_id, as `survey.catalog()` gives it.
-
-    Returns
-    -------
-    DataFrame with a unique index, the rows in the order of the catalogue.
-
-    Raises
-    ------
-    ValueError if columns are missing, the catalogue is empty or nothing is left.
+    A catalogue is a DataFrame indexed by apogee_id, as `survey.catalog()` gives it; the cuts are those of `count_cuts`:
+    finite labels (fillers such as -9999 are none), SNR ≥ 50, log g ≤ 4, Teff ≤ 5700 K, [Fe/H] ≥ -1, not marked a
+    duplicate, and of a star that still occurs more than once the entry with the highest SNR.
+    Raises ValueError if columns are missing, the catalogue is empty or nothing is left.
     """
     kept = np.logical_and.reduce(list(_cuts(_checked(catalog)).values()))
     if not kept.any():
@@ -103,17 +81,13 @@ def _checked(catalog):
 
 
 def split_by_star(stars, seed, fraction=0.5, parts=None):
-    """Random groups of an index of stars; all entries of one star fall into the same group.
+    """Random groups of stars, a list of Index objects in the order of `stars`; all entries of a star fall into one.
 
-    Parameters
-    ----------
     stars : Index, or a list of names.
     fraction : share of the distinct stars in the first of two groups.
     parts : or else the sizes of any number of groups, in proportion, such as (5, 1, 2).
 
-    Returns
-    -------
-    list of Index objects in the order of `stars`. Raises ValueError for a table, or parts that are not positive.
+    Raises ValueError for a table, or parts that are not positive.
     """
     if isinstance(stars, pd.DataFrame):
         raise ValueError("give the stars of the table, `table.index`, not the table itself")
@@ -127,13 +101,10 @@ def split_by_star(stars, seed, fraction=0.5, parts=None):
 
 
 def bias_and_scatter(fit, reference, labels=LABELS):
-    """How far the labels of two tables are apart, for the stars of the first.
+    """How far the labels of two tables are apart, fit - reference for the stars of the first: one row a label.
 
-    Returns
-    -------
-    DataFrame, one row a label, of fit - reference: `mean` and `median`, `std`, and `1.4826 MAD`, the median absolute
-    deviation from the median scaled to the standard deviation of a normal distribution. Stars without a value are
-    left out; KeyError if the reference lacks a star.
+    `1.4826 MAD` is the median absolute deviation from the median, scaled to the standard deviation of a normal
+    distribution. Stars without a value are left out; KeyError if the reference lacks a star.
     """
     off = fit[labels] - reference.loc[fit.index, labels]
     spread = 1.4826 * (off - off.median()).abs().median()

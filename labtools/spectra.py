@@ -36,7 +36,6 @@ GRID = np.r_[322:3242, 3648:6048, 6412:8306]
 CHIPS = ((243, 3364), (3578, 6169), (6335, 8421))
 """First and last pixel of the blue, green and red chip of a star at rest; between them nothing is recorded."""
 
-
 BITS = pd.read_csv(table("bits.csv"), keep_default_na=False)
 """The named bits of APOGEE's flags (www.sdss4.org/dr17/irspec/apogee-bitmasks): flag, bit, name, meaning in words."""
 
@@ -81,17 +80,12 @@ def chips(wavelength):
 
 
 def resample(spectra, wavelength):
-    """Spectra on another wavelength grid.
+    """Spectra on another wavelength grid (n,) in Angstrom; pixels outside the spectra's range get error = inf.
 
     Where the new pixels are pixels of the old grid they are picked out, and noise stays independent from pixel to
     pixel. Otherwise the flux is interpolated linearly between usable pixels, and error (and mask) are those of the
     nearest old pixel: interpolating an error would make up precision, and interpolating across a bad pixel would
     spread it over its neighbours.
-
-    Parameters
-    ----------
-    spectra : Dataset with `flux` and `error` (star, wavelength).
-    wavelength : (n,) Angstrom. Pixels outside the spectra's range get error = inf.
     """
     old, new = spectra.wavelength.values, np.asarray(wavelength, float)
     nearest = np.searchsorted((old[1:] + old[:-1]) / 2, new)

@@ -54,12 +54,12 @@ class Recipe:
 def train(
     spectra, labels, validation, validation_labels, architecture="StarNet", recipe=None, checkpoint=None, **sizes
 ):
-    """Train a network; it gets the weights of the epoch whose validation loss was lowest.
+    """Train a network on spectra (flux and, where there is one, error) and labels (one column a label).
+
+    It gets the weights of the epoch whose validation loss was lowest.
 
     Parameters
     ----------
-    spectra, validation : Datasets (star, wavelength) of flux and, where there is one, error.
-    labels, validation_labels : DataFrames indexed like the stars, one column a label.
     architecture, sizes : "StarNet" or "SmallNet", and sizes of its layers that are not the usual ones.
     recipe : a `Recipe`; the same one gives the same network on the same machine.
     checkpoint : file that keeps the state every ten seconds; with the same data and recipe an interrupted training
@@ -72,9 +72,7 @@ def train(
     _check(sets, names)
     scale = scales(spectra, labels)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    arrays = [
-        tensor for part, table in sets for tensor in (to_inputs(part, scale), to_targets(part, table, names, scale))
-    ]
+    arrays = [tensor for one in sets for tensor in (to_inputs(one[0], scale), to_targets(*one, names, scale))]
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         network = ARCHITECTURES[architecture](spectra.sizes["wavelength"], len(names), **sizes)
