@@ -22,6 +22,10 @@ def log_g(mass, radius):
 
 def _cuts(catalog):
     """The lab's cuts in order: name -> boolean array, True for rows that pass it."""
+    if missing := [name for name in (*LABELS, "snr", "extratarg") if name not in catalog]:
+        raise ValueError(f"the catalogue lacks the columns {', '.join(missing)}")
+    if catalog.empty:
+        raise ValueError("the catalogue is empty: there is nothing to select from")
     labels = catalog[LABELS].to_numpy(float)
     cuts = {
         "all five labels": (np.isfinite(labels) & (labels > -9000)).all(axis=1),
@@ -43,7 +47,7 @@ def count_cuts(catalog):
 
     `removed` counts those of the rows still left, `left` what is left then, `alone` those of the whole catalogue.
     """
-    cuts = _cuts(_checked(catalog))
+    cuts = _cuts(catalog)
     left = np.logical_and.accumulate(list(cuts.values())).sum(axis=1)
     removed = -np.diff(left, prepend=len(catalog))
     alone = [np.count_nonzero(~kept) for kept in cuts.values()]
@@ -52,7 +56,7 @@ def count_cuts(catalog):
 
 def removed_by(catalog):
     """The first cut that removes each row of a catalogue, "" where none does: Series on its index."""
-    cuts = _cuts(_checked(catalog))
+    cuts = _cuts(catalog)
     failed = ~np.array([*cuts.values(), np.zeros(len(catalog), bool)])
     return pd.Series(np.array([*cuts, ""])[np.argmax(failed, axis=0)], catalog.index)
 
@@ -65,19 +69,10 @@ def select_giants(catalog):
     duplicate, and of a star that still occurs more than once the entry with the highest SNR.
     Raises ValueError if columns are missing, the catalogue is empty or nothing is left.
     """
-    kept = np.logical_and.reduce(list(_cuts(_checked(catalog)).values()))
+    kept = np.logical_and.reduce(list(_cuts(catalog).values()))
     if not kept.any():
         raise ValueError(f"none of the {len(catalog)} rows passes the cuts:\n{count_cuts(catalog)}")
     return catalog[kept]
-
-
-def _checked(catalog):
-    missing = [name for name in (*LABELS, "snr", "extratarg") if name not in catalog]
-    if missing:
-        raise ValueError(f"the catalogue lacks the columns {', '.join(missing)}")
-    if catalog.empty:
-        raise ValueError("the catalogue is empty: there is nothing to select from")
-    return catalog
 
 
 def split_by_star(stars, seed, fraction=0.5, parts=None):

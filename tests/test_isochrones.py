@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from labtools.isochrones import BadFile, best_isochrone, giant_branch, isochrone, read_mist, shipped_isochrones
+from labtools.errors import BadFile
+from labtools.isochrones import best_isochrone, giant_branch, isochrone, read_mist, shipped_isochrones
 
 EEPS = np.arange(400, 640)
 RULE = "# " + "-" * 86
