@@ -67,10 +67,8 @@ class Cannon(LabelSpace):
         ridge : how strongly products of labels are held near 0, as a share of the data's weight (`ridge_scores`).
         reciprocal : labels that enter as 5040 / label, such as a temperature in K.
 
-        Raises
-        ------
-        ValueError if labels are no numbers, missing, fillers, constant or linearly dependent, if there are fewer than
-        twice as many stars as coefficients, if a star has no usable pixel, or if spectra are not normalized.
+        Raises ValueError if labels are no numbers, missing, fillers, constant or linearly dependent, if stars are fewer
+        than twice the coefficients, if one has no usable pixel, or if spectra are not normalized.
         """
         if degree not in (1, 2, 3) or not ridge >= 0:
             raise ValueError(f"degree must be 1, 2 or 3 and ridge not negative; they are {degree} and {ridge}")
@@ -133,10 +131,7 @@ class Cannon(LabelSpace):
         DataFrame indexed by star: the labels, `<label>_err` (from the curvature of χ²), `chi2`, `n_pixels`,
         `converged` (the slope of χ² vanished), `agree` (how many starts ended in the same minimum) and
         `extrapolated` (see `extrapolates`). A star without a usable pixel has NaN labels and converged = False.
-
-        Raises
-        ------
-        ValueError if the wavelengths differ from the model's or no star has a usable pixel.
+        Raises ValueError if the wavelengths differ from the model's or no star has a usable pixel.
         """
         stars, names, candidates = by_star(spectra).star.values, list(self.labels), spread_out(self.examples)
         forms = self._forms(spectra, modes)

@@ -17,15 +17,13 @@ __all__ = ["best_isochrone", "giant_branch", "isochrone", "read_mist", "shipped_
 
 TABLE = table("mist_v2.5.csv")
 RGB = 2  # the `phase` from the end of the main sequence to the tip of the giant branch
-RGB_EEPS = (454, 604)  # the same branch in equivalent evolutionary points (Dotter 2016, table 2)
 SAME = 0.005  # dex; ages and metallicities closer than this are one
 
 
 @lru_cache
 def shipped_isochrones():
     """The isochrones that ship with the lab, as from `read_mist`: 2 to 12 Gyr, -2.5 <= [Fe/H] <= 0.5."""
-    points = pd.read_csv(TABLE)
-    points = points.assign(teff=10 ** points["log_teff"])
+    points = pd.read_csv(TABLE).assign(teff=lambda table: 10 ** table["log_teff"])
     points.attrs["source"] = "MIST v2.5, v/vcrit = 0.40"
     return points
 
@@ -55,21 +53,18 @@ def _at(points, column, wanted, keys):
     common = low.index.intersection(high.index)
     low, high = low.loc[common], high.loc[common]
     between = low * (1 - weight) + high * weight
-    if "phase" in between:
-        between["phase"] = (high if weight > 0.5 else low)["phase"]
-    return between.reset_index()
+    return between.assign(phase=(high if weight > 0.5 else low)["phase"]).reset_index()
 
 
 def giant_branch(one, logg):
     """Teff (K, shape of `logg`) along the red giant branch of one isochrone; NaN beyond the branch's ends.
 
-    The branch is `phase` 2, from the end of the main sequence to the tip (by EEP where a file has no phases),
-    less the points where evolution turns back (the bump), so that Teff rises strictly with log g.
+    The branch is `phase` 2, from the end of the main sequence to the tip, less the points where evolution turns back
+    (the bump), so that Teff rises strictly with log g.
     """
     if one["age"].nunique() > 1 or one["feh_init"].nunique() > 1:
         raise ValueError("these are several isochrones: choose one with `isochrone(mist, age, feh)`")
-    on_branch = one["phase"] == RGB if "phase" in one else one["eep"].between(*RGB_EEPS)
-    g, t = one.loc[on_branch, ["log_g", "log_teff"]].to_numpy().T
+    g, t = one.loc[one["phase"] == RGB, ["log_g", "log_teff"]].to_numpy().T
     onward = np.all([x < np.minimum.accumulate(np.r_[np.inf, x])[:-1] for x in (g, t)], axis=0)
     if onward.sum() < 2:
         raise ValueError("this isochrone has no red giant branch: it is too young, or a part of one")

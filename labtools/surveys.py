@@ -89,20 +89,17 @@ def open_pair(root=None, stars=2000, seed=42):
     one of the real files is there.
     """
     first, shared = data_folders(root)
-    for folder in (first, *shared):
+    folders, title = (first, *shared), "JWST models of APOGEE stars"
+    for folder in folders:
         there = [name for name in FILES if (folder / name).is_file()]
         if len(there) == 1:
             other = FILES[1 - FILES.index(there[0])]
             raise FileNotFoundError(f"{folder.name} holds {there[0]} but not {other}: put both there, or none")
         if there:
-            return _read_pair(folder, "JWST models of APOGEE stars")
-    from labtools.simulation.pair import write_pair
+            break
+    else:
+        from labtools.simulation.pair import write_pair
 
-    return _read_pair(write_pair([one / "cache" for one in (first, *shared)], stars, seed), "simulated JWST survey")
-
-
-def _read_pair(folder, title):
-    catalogue = read_catalogue(folder / FILES[0])
-    labels, spectra = read_jwst(folder / FILES[1])
-    spectra.attrs["source"] = title
-    return Pair(title, catalogue, labels, spectra)
+        folder, title = write_pair([one / "cache" for one in folders], stars, seed), "simulated JWST survey"
+    catalogue, (labels, spectra) = read_catalogue(folder / FILES[0]), read_jwst(folder / FILES[1])
+    return Pair(title, catalogue, labels, spectra.assign_attrs(source=title))

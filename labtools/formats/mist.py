@@ -12,6 +12,7 @@ from labtools.errors import BadFile
 __all__ = ["read_mist"]
 
 NAMES = {"[fe/h]_init": "feh_init", "[fe/h]": "feh", "isochrone_age_yr": "age", "log10_isochrone_age_yr": "age"}
+BRANCH = (454, 604)  # the red giant branch in equivalent evolutionary points (Dotter 2016, table 2)
 
 
 def read_mist(path):
@@ -19,7 +20,7 @@ def read_mist(path):
 
     It has the file's columns with their names in lower case, and `age` (Gyr, whether the file has years or their
     logarithm), `feh_init` (dex; from the header where the file has no such column), `feh` (surface, where given),
-    `teff` (K); `attrs["source"]` names the version.
+    `teff` (K), `phase` (where not given: 2 on the giant branch, by EEP); `attrs["source"]` names the version.
     Raises BadFile for another kind of file (a web page, say), a truncated one, or numbers that are missing.
     """
     text = Path(path).read_text(encoding="ascii", errors="replace")
@@ -59,4 +60,4 @@ def _in_our_units(path, points, text):
     if points.duplicated(["age", "feh_init", "eep"]).any():
         raise BadFile(f"{path} holds some of its isochrones twice")
     points.attrs["source"] = f"MIST v{version[1] if version else '?'}, v/vcrit = {composition[0][1]}"
-    return points
+    return points if "phase" in points else points.assign(phase=2 * points["eep"].between(*BRANCH))
