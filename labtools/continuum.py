@@ -40,13 +40,14 @@ def normalize(spectra, continuum_pixels, degree=2, clip=4.0):
         picked = resample(spectra.isel(star=rows), grid)
         flux, error = _cleaned(picked.flux.values, picked.error.values)
         seen = seen or np.isfinite(error).any()
-        arrays = _normalized(flux, error, grid, continuum_pixels.values, degree, clip)
-        kinds = dict.fromkeys(arrays, np.result_type(picked.flux.dtype, np.float32))
+        kind = np.result_type(picked.flux.dtype, np.float32)
+        made = _normalized(flux, error, grid, continuum_pixels.values, degree, clip)
+        arrays = {name: values.astype(kind) for name, values in made.items()}
         if "mask" in picked:
-            arrays["mask"], kinds["mask"] = picked["mask"].values, picked["mask"].dtype
+            arrays["mask"] = picked["mask"].values
         for name, values in arrays.items():
             if not start:
-                result[name] = ("star", "wavelength"), np.empty((stars, grid.size), kinds[name])
+                result[name] = ("star", "wavelength"), np.empty((stars, grid.size), values.dtype)
             result[name].values[rows] = values
     if not seen:
         raise ValueError("no usable pixel: all are masked, or outside the wavelengths of continuum_pixels")
@@ -54,15 +55,13 @@ def normalize(spectra, continuum_pixels, degree=2, clip=4.0):
     return result
 
 
-def _checked(spectra, continuum_pixels, degree):
+def _checked(spectra, pixels, degree):
     """Spectra over (star, wavelength); ValueError if an argument of `normalize` is something else."""
-    if not isinstance(continuum_pixels, xr.DataArray) or continuum_pixels.dims != ("wavelength",):
-        raise ValueError("continuum_pixels must be a DataArray with the one dimension 'wavelength'")
-    if continuum_pixels.dtype != bool:
-        raise ValueError(f"continuum_pixels must be boolean, not {continuum_pixels.dtype}")
+    if not isinstance(pixels, xr.DataArray) or pixels.dims != ("wavelength",) or pixels.dtype != bool:
+        raise ValueError("continuum_pixels must be a boolean DataArray with the one dimension 'wavelength'")
     if not all(name in spectra.data_vars and "wavelength" in spectra[name].dims for name in ("flux", "error")):
         raise ValueError("spectra must be a Dataset with flux and error over (star, wavelength)")
-    for data in (spectra, continuum_pixels):
+    for data in (spectra, pixels):
         if not (np.diff(data.wavelength.values) > 0).all() or data.sizes["wavelength"] < 2:
             raise ValueError("the wavelengths of spectra and of continuum_pixels must be numbers that increase")
     if not isinstance(degree, int) or not 0 <= degree <= 10:

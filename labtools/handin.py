@@ -97,10 +97,7 @@ def _add_page(pdf, figure, heading, caption):
     figure.draw_without_rendering()
     drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     letters = max(20, int(drawn.width * 72 / (0.6 * STYLE["fontsize"])))
-    above, below = (
-        "\n".join(part for line in lines for part in textwrap.wrap(line, letters))
-        for lines in (heading, [str(caption)])
-    )
+    above, below = "\n".join(textwrap.fill(line, letters) for line in heading), textwrap.fill(str(caption), letters)
     lines = [
         figure.text(drawn.x0 / width, (drawn.y1 + MARGIN) / height, above, va="bottom", **STYLE),
         figure.text(drawn.x0 / width, (drawn.y0 - MARGIN) / height, below, va="top", **STYLE),

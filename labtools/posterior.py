@@ -13,6 +13,7 @@ import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
 
+from labtools.mathematics.labelspace import some
 from labtools.mathematics.quadratic import departure, design, monomials, slope_and_curvature
 from labtools.spectra import by_star
 
@@ -112,8 +113,8 @@ def sample_stars(cannon, spectra, priors=None, modes=None, draws=1000, seed=128)
             y[star] = rng.choice(inside, draws, p=weight / weight.sum())
     failed = np.isfinite(x0).all(axis=1) & (efficiency <= LEAST)
     if failed.any():
-        names = ", ".join(map(str, spectra.star.values[failed]))
-        warnings.warn(f"importance resampling fails for {names}: use NUTS, or wider priors", stacklevel=2)
+        stars = some(spectra.star.values[failed])
+        warnings.warn(f"importance resampling fails for {stars}: use NUTS, or wider priors", stacklevel=2)
     coords = {"star": spectra.star.values, "label": list(cannon.labels), "efficiency": ("star", efficiency)}
     return xr.DataArray(y, coords=coords, dims=("star", "draw", "label"))
 

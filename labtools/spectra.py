@@ -40,18 +40,18 @@ BITS = pd.read_csv(table("bits.csv"), keep_default_na=False)
 """The named bits of APOGEE's flags (www.sdss4.org/dr17/irspec/apogee-bitmasks): flag, bit, name, meaning in words."""
 
 
-def _flags(name, kind):
-    rows = BITS[BITS.flag == kind]
+def _flags(name):
+    rows = BITS[BITS.flag == name.upper()]
     return IntFlag(name, {bit: 1 << number for bit, number in zip(rows.name, rows.bit, strict=True)}, module=__name__)
 
 
-PixMask = _flags("PixMask", "PIXMASK")
+PixMask = _flags("PixMask")
 """APOGEE_PIXMASK: what is wrong with a pixel (`PIXEL_FLAWS` says it in words)."""
 
-StarFlag = _flags("StarFlag", "STARFLAG")
+StarFlag = _flags("StarFlag")
 """STARFLAG: what may be wrong with a spectrum."""
 
-AspcapFlag = _flags("AspcapFlag", "ASPCAPFLAG")
+AspcapFlag = _flags("AspcapFlag")
 """ASPCAPFLAG: what may be wrong with the pipeline's labels."""
 
 PIXEL_FLAWS = dict(zip(PixMask, BITS.meaning[BITS.flag == "PIXMASK"], strict=True))
@@ -94,8 +94,7 @@ def resample(spectra, wavelength):
         return picked
     flux = np.zeros(picked.flux.shape)
     for row, (f, e) in enumerate(zip(spectra.flux.values, spectra.error.values, strict=True)):
-        good = np.isfinite(e)
-        if good.any():
+        if (good := np.isfinite(e)).any():
             flux[row] = np.interp(new, old[good], f[good])
     inside = (new >= old[0]) & (new <= old[-1])
     return picked.assign(flux=picked.flux.copy(data=flux), error=picked.error.where(inside, np.inf))

@@ -138,10 +138,8 @@ def scores(predicted, true):
 def _usable(spectra):
     """Flux (star, pixel), float32, NaN where a pixel must not count."""
     flux = spectra.flux.values.astype(np.float32)
-    if "error" in spectra:
-        flux[~np.isfinite(spectra.error.values)] = np.nan
-    flux[~np.isfinite(flux)] = np.nan
-    return flux
+    good = np.isfinite(flux) & np.isfinite(spectra.error.values if "error" in spectra else 0)
+    return np.where(good, flux, np.float32(np.nan))
 
 
 def scales(spectra, labels):

@@ -204,8 +204,8 @@ def _vector(tensors):
 def _fill(tensors, vector):
     """The inverse of `_vector`, into tensors that are there."""
     with torch.no_grad():
-        for one, part in zip(tensors, np.split(vector, np.cumsum([one.numel() for one in tensors])[:-1]), strict=True):
-            one.copy_(torch.tensor(part).reshape(one.shape))
+        for one, part in zip(tensors, torch.tensor(vector).split([one.numel() for one in tensors]), strict=True):
+            one.copy_(part.reshape(one.shape))
 
 
 def _check(sets, names):
