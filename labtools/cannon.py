@@ -29,8 +29,7 @@ class Cannon(LabelSpace):
     """A trained model.
 
     labels : names of the K labels.
-    offset, scale : (K,) so that the scaled label is (label - offset) / scale, or (5040 / label - offset) / scale for
-        the labels in `reciprocal`.
+    offset, scale : (K,); a scaled label is (label - offset) / scale, with 5040 / label for those in `reciprocal`.
     wavelength : (L,) Angstrom.
     theta : (L, T) coefficients of the design vector; 1, 0, 0, ... where a pixel could not be trained.
     s2 : (L,) variance of the intrinsic scatter; infinite where a pixel could not be trained.

@@ -101,7 +101,7 @@ def resample(spectra, wavelength):
 
 
 def cap_snr(spectra, limit=200.0):
-    """Spectra whose errors are at least |flux| / limit, so that a few very bright stars do not rule a sum.
+    """Spectra whose errors are at least the flux / limit, so that a few very bright stars do not rule a sum.
 
     The limit of 200 per pixel is that of the survey's own pipeline (García Pérez et al. 2016, AJ 151, 144).
     """

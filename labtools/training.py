@@ -31,12 +31,11 @@ class Recipe:
     """How to train.
 
     seed : of the first weights, the order of the stars, the noise and the masks.
-    batch, rate : stars in a step, and the learning rate of Adam at the start, which is multiplied by `decay`
-        every `step` epochs.
-    epochs, patience, least : training ends after `epochs`, or when the validation loss has not become better
-        by `least` in `patience` epochs.
-    noise, masks : each time a star is shown, noise is added to its flux, and blocks of pixels are masked; its standard
-        deviation and their share are drawn anew between 0 and these.
+    batch : stars in a step.
+    rate : the learning rate of Adam at the start; it is multiplied by `decay` every `step` epochs.
+    epochs, patience, least : training ends when the validation loss falls less than `least` in `patience` epochs.
+    noise, masks : standard deviation of noise that is added to the flux, and share of pixels that are masked in blocks;
+    each is drawn anew, between 0 and this, whenever a star is shown.
     """
 
     seed: int = 42
