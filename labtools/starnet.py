@@ -130,7 +130,7 @@ def scores(predicted, true):
     labels = [name for name in predicted if name in true]
     truth = true.loc[predicted.index, labels]
     squares, variance = (predicted[labels] - truth) ** 2, (truth - truth.mean()) ** 2
-    table = bias_and_scatter(predicted, truth, labels).rename(columns={"mean": "bias", "1.4826 MAD": "scatter"})
+    table = bias_and_scatter(predicted, true, labels).rename(columns={"mean": "bias", "1.4826 MAD": "scatter"})
     table = table.assign(rmse=squares.mean() ** 0.5, R2=1 - squares.sum() / variance.sum())
     return table[["rmse", "bias", "median", "scatter", "R2"]]
 
