@@ -15,15 +15,10 @@ def main(arguments=None):
     command.add_argument("--verify", action="store_true", help="compare every cached file with its checksum")
     commands.add_parser("clean-old", help="remove cached versions that newer ones have replaced, and leftovers")
     options = parser.parse_args(arguments)
-    if options.command == "clean-old":
-        return clean_old()
-    from labtools import doctor
+    if options.command == "doctor":
+        from labtools import doctor
 
-    return doctor.main(network=not options.offline, verify=options.verify)
-
-
-def clean_old():
-    """Remove from the data folder leftovers, and all versions of a thing but the one used last."""
+        return doctor.main(network=not options.offline, verify=options.verify)
     folder = data_folders()[0]
     gone = remove_old(folder.rglob("*"))
     print(*(f"removed {path}" for path in gone), f"{len(gone)} things removed from {folder}", sep="\n")

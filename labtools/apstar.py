@@ -3,14 +3,13 @@
 Format: the apStar data model of SDSS DR17 (Abdurro'uf et al. 2022, ApJS 259, 35) and its predecessors.
 """
 
-import math
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from labtools.errors import BadFile, reading
-from labtools.fitsfile import TYPES, fits_headers
+from labtools.formats.fitsfile import TYPES, fits_headers
 from labtools.spectra import LAB_BITS, usable
 
 __all__ = ["parse_apstar", "read_apstar"]
@@ -28,21 +27,11 @@ def read_apstar(path, bits=LAB_BITS):
     It is row 0 of two-dimensional images, or the whole of one-dimensional ones (files of one visit before DR17).
     Row 1 is never used: in DR17 it has no mask, and no flux either when there was a single visit.
 
-    Parameters
-    ----------
-    path : path of the FITS file.
-    bits : the `PixMask` that makes a pixel unusable.
-
-    Returns
-    -------
-    Dataset with dims star (1) and wavelength (Angstrom, vacuum, rest frame): `flux` and `error` (float32,
-    1e-17 erg/s/cm2/Angstrom) and `mask` (int32). A pixel that must not count - one of `bits`, flux zero or not
-    finite, error not positive or not finite - has error = inf and finite flux. The header's SNR, NVISITS and the
-    pixel limits of the chips are attributes.
-
-    Raises
-    ------
-    FileNotFoundError if there is no such file, BadFile if it is damaged, cut off, too large or something else.
+    Returns a Dataset over star (1) and wavelength (Angstrom, vacuum, rest frame): `flux` and `error` (float32,
+    1e-17 erg/s/cm2/Angstrom) and `mask` (int32). A pixel that must not count - one of the `PixMask` `bits`, flux zero
+    or not finite, error not positive or not finite - has error = inf and finite flux. The header's SNR, NVISITS and
+    the pixel limits of the chips are attributes.
+    Raises FileNotFoundError, or BadFile if the file is damaged, cut off, too large or something else.
     """
     if Path(path).stat().st_size > LIMIT:
         raise BadFile(f"{path}: too large for an apStar file")
@@ -58,8 +47,7 @@ def parse_apstar(content, source, bits=LAB_BITS):
         header = headers[1][0] | headers[0][0]
         flux, error, mask = (_first_row(content, *headers[number]) for number in (1, 2, 3))
         if not flux.size == error.size == mask.size == header.get("NWAVE", flux.size):
-            sizes = f"{flux.size}, {error.size} and {mask.size}"
-            raise ValueError(f"flux, error and mask of {sizes} pixels, NWAVE = {header.get('NWAVE')}")
+            raise ValueError(f"images of {flux.size}, {error.size}, {mask.size} pixels, NWAVE = {header.get('NWAVE')}")
         if mask.dtype.kind not in "iu":
             raise ValueError(f"a mask of {mask.dtype} numbers, it must be integer")
         with np.errstate(over="ignore"):
@@ -86,10 +74,10 @@ def _first_row(content, header, start):
     """Row 0 of a 2-D image, or the whole of a 1-D one."""
     if header.get("XTENSION") != "IMAGE" or header["NAXIS"] not in (1, 2):
         raise ValueError(f"a {header.get('XTENSION')} of {header['NAXIS']} axes where apStar has rows of pixels")
-    if (header.get("BSCALE", 1), header.get("BZERO", 0)) != (1, 0) or not 0 < header["NAXIS1"] <= PIXELS:
-        raise ValueError(f"an image that is scaled, or of {header['NAXIS1']} pixels")
-    if not math.prod(header[f"NAXIS{axis + 1}"] for axis in range(header["NAXIS"])):
-        raise ValueError("an image without rows")
+    if (header.get("BSCALE", 1), header.get("BZERO", 0)) != (1, 0):
+        raise ValueError("an image that is scaled")
+    if not 0 < header["NAXIS1"] <= PIXELS or header.get("NAXIS2") == 0:
+        raise ValueError(f"an image of {header['NAXIS1']} pixels, and {header.get('NAXIS2', 1)} rows")
     return np.frombuffer(content, TYPES[header["BITPIX"]], header["NAXIS1"], start)
 
 

@@ -41,8 +41,8 @@ DATASET = (".nc", lambda made: made.to_netcdf(engine="h5netcdf"), lambda content
 def writing(path):
     """Give a temporary path; the file or folder that was made there becomes `path` if the block ends well.
 
-    Else nothing is left behind, and what was there before is kept. Where another process was faster with a folder, its
-    folder stays. The umask says who may read. CacheError says what to do if the disk is full or cannot be written.
+    Else nothing is left behind, and what was there before is kept; so is the folder of a process that was faster.
+    CacheError says what to do if the disk is full or cannot be written.
     """
     path = Path(path)
     place = _unfinished(path.parent)
@@ -89,11 +89,7 @@ def _advice(fault, folder):
 def cached(folders, name, build, *made_by, form=DATASET, keep=lambda result: True):
     """What `build()` returns, kept in the first of `folders` and read from any of them the next time.
 
-    Parameters
-    ----------
-    folders : the first is written; all are read.
     name : what the file is called; a digest of `made_by` and the checksum of the content are added.
-    build : function without arguments.
     made_by : everything that the result depends on, see `digest`.
     form : like `DATASET`.
     keep : says whether a new result is worth keeping.
@@ -127,10 +123,9 @@ def _name(stem, content, suffix):
 
 
 def cached_folder(folders, name, write):
-    """The folder `name` in any of `folders`, or else in the first, where `write(folder)` fills it.
+    """The folder `name` in any of `folders`, or else in the first, where `write(folder)` fills it (see `writing`).
 
-    It appears whole or not at all (see `writing`). In a name <thing>-v<number>, or that and more words, the number is
-    the version of the thing.
+    In a name <thing>-v<number>, or that and more words, the number is the version of the thing.
     """
     places = [Path(folder) / name for folder in folders]
     if found := next(filter(_use, places), None):
@@ -221,7 +216,7 @@ def digest(*parts):
     return content.hexdigest()[:16]
 
 
-def sha256_of(path, kind="sha256"):
+def sha256_of(path):
     """Hexadecimal checksum of a file."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtools import npz
 from labtools.cache import writing
 from labtools.errors import BadFile
-from labtools.labelspace import LabelSpace, some
-from labtools.quadratic import design, design_slopes, fit_forms, joined, quadratic_forms, spread_out
+from labtools.formats import npz
+from labtools.mathematics.labelspace import LabelSpace, some
+from labtools.mathematics.quadratic import design, design_slopes, fit_forms, joined, quadratic_forms, spread_out
+from labtools.mathematics.trainer import CHUNK, check_normalized, chunks, fault_of, maximize_pixels, standardized
 from labtools.selection import split_by_star
 from labtools.spectra import by_star
-from labtools.trainer import CHUNK, check_normalized, chunks, fault_of, maximize_pixels, standardized
 
 __all__ = ["Cannon", "design", "design_slopes", "ridge_scores"]
 
@@ -29,8 +29,7 @@ class Cannon(LabelSpace):
     """A trained model.
 
     labels : names of the K labels.
-    offset, scale : (K,) so that the scaled label is (label - offset) / scale, or (5040 / label - offset) / scale for
-        the labels in `reciprocal`.
+    offset, scale : (K,); a scaled label is (label - offset) / scale, with 5040 / label for those in `reciprocal`.
     wavelength : (L,) Angstrom.
     theta : (L, T) coefficients of the design vector; 1, 0, 0, ... where a pixel could not be trained.
     s2 : (L,) variance of the intrinsic scatter; infinite where a pixel could not be trained.
@@ -57,9 +56,7 @@ class Cannon(LabelSpace):
     def train(cls, spectra, labels, degree=2, ridge=0.0, reciprocal=()):
         """Fit coefficients and scatter of every pixel by maximum likelihood (Ness et al. 2015, eq. 7-8).
 
-        For a given s² the coefficients are weighted least squares; for given coefficients the likelihood has one
-        dimension, ln s², and an analytic slope ½ Σ s²(w²r² - w) with w = 1/(σ²+s²). Steps in both, by turns, lead
-        to the maximum. Each pixel is read once when it is trained, so that spectra on disk (dask, zarr) do.
+        Each pixel is read once when it is trained, so that spectra on disk (dask, zarr) do.
 
         Parameters
         ----------
@@ -69,10 +66,8 @@ class Cannon(LabelSpace):
         ridge : how strongly products of labels are held near 0, as a share of the data's weight (`ridge_scores`).
         reciprocal : labels that enter as 5040 / label, such as a temperature in K.
 
-        Raises
-        ------
-        ValueError if labels are no numbers, missing, fillers, constant or linearly dependent, if there are fewer than
-        twice as many stars as coefficients, if a star has no usable pixel, or if spectra are not normalized.
+        Raises ValueError if labels are no numbers, missing, fillers, constant or linearly dependent, if stars are fewer
+        than twice the coefficients, if one has no usable pixel, or if spectra are not normalized.
         """
         if degree not in (1, 2, 3) or not ridge >= 0:
             raise ValueError(f"degree must be 1, 2 or 3 and ridge not negative; they are {degree} and {ridge}")
@@ -87,7 +82,7 @@ class Cannon(LabelSpace):
     def predict(self, labels):
         """Model flux, DataArray (star, wavelength), for a DataFrame with a column for each label, or one row of it.
 
-        A warning names stars whose labels lie outside the training set, as `extrapolates` says it.
+        A warning names stars whose labels lie outside the training set.
         """
         stars, x = self._checked(labels)
         flux = design(x, self.degree) @ self.theta.T
@@ -101,14 +96,6 @@ class Cannon(LabelSpace):
             np.einsum("ntk,lt->nkl", slopes, self.theta, optimize=True),
             coords={"star": stars.values, "label": list(self.labels), "wavelength": self.wavelength},
         )
-
-    def quadratic_form(self, spectra, chunk=CHUNK):
-        """The likelihood of each star as a quadratic form of its design vector v: χ² = vᵀAv - 2bᵀv + c.
-
-        Returns A (star, T, T), b (star, T), c (star,), and the number of pixels that count (star,).
-        """
-        a, b, c, _, n_pixels = joined(self._forms(spectra, chunk=chunk))
-        return a, b, c, n_pixels
 
     def likelihood(self, spectra, x0, modes=None):
         """The log-likelihood of each star near scaled labels x0 (star, K): ln L = constant + rᵀd - ½dᵀAd.
@@ -129,14 +116,12 @@ class Cannon(LabelSpace):
         return a, r, -(c + (np.concatenate(logs) + more)) / 2
 
     def fit(self, spectra, starts=3, modes=None, covariance=False):
-        """Labels of stars, by least squares.
-
-        Damped Newton steps on the quadratic forms of many stars together. To keep out of local minima each star starts
-        from `starts` places: the training stars, of a selection of 200, whose model spectra fit it best, the second and
-        later ones at least one standard deviation away from those before.
+        """Labels of stars, by least squares: damped Newton steps on the quadratic forms of many stars together.
 
         Parameters
         ----------
+        starts : from how many places each star starts, to keep out of local minima: the training stars, of a selection
+            of 200, whose model spectra fit it best, each at least one standard deviation away from those before.
         modes : DataArray of `labtools.coverage.residual_modes`: patterns of pixels that the fit does not trust.
         covariance : whether to return that of the labels too, DataArray (star, label, other).
 
@@ -145,10 +130,7 @@ class Cannon(LabelSpace):
         DataFrame indexed by star: the labels, `<label>_err` (from the curvature of χ²), `chi2`, `n_pixels`,
         `converged` (the slope of χ² vanished), `agree` (how many starts ended in the same minimum) and
         `extrapolated` (see `extrapolates`). A star without a usable pixel has NaN labels and converged = False.
-
-        Raises
-        ------
-        ValueError if the wavelengths differ from the model's or no star has a usable pixel.
+        Raises ValueError if the wavelengths differ from the model's or no star has a usable pixel.
         """
         stars, names, candidates = by_star(spectra).star.values, list(self.labels), spread_out(self.examples)
         forms = self._forms(spectra, modes)
@@ -183,7 +165,7 @@ class Cannon(LabelSpace):
         return cls(**parts | texts | {"degree": int(parts["degree"])})
 
     def save(self, path):
-        """Write the model to one .npz file, which appears whole or not at all."""
+        """Write the model to one .npz file (see `labtools.cache.writing`)."""
         with writing(path) as part:
             part.write_bytes(self.to_bytes())
 
@@ -201,14 +183,14 @@ class Cannon(LabelSpace):
             raise ValueError("the modes are not on the wavelengths of the model: learn them with this model")
         return np.hstack([self.theta, modes.transpose("wavelength", "mode").values])
 
-    def _forms(self, spectra, modes=None, chunk=CHUNK):
-        """The quadratic forms of `chunk` stars at a time."""
+    def _forms(self, spectra, modes):
+        """The quadratic forms of some stars at a time."""
         spectra = by_star(spectra)
         if not spectra.sizes["star"]:
             raise ValueError("there is no star in these spectra")
         if not np.array_equal(spectra.wavelength.values, self.wavelength):
             raise ValueError("the spectra are not on the wavelengths of the model: normalize them on the same grid")
-        return quadratic_forms(self.coefficients(modes), self.s2, chunks(spectra, chunk), self.theta.shape[1])
+        return quadratic_forms(self.coefficients(modes), self.s2, chunks(spectra), self.theta.shape[1])
 
 
 def ridge_scores(spectra, labels, degree=3, ridges=(0, 1e-5, 1e-4, 1e-3, 1e-2), folds=4, seed=17, **options):

@@ -23,19 +23,14 @@ def normalize(spectra, continuum_pixels, degree=2, clip=4.0):
 
     Parameters
     ----------
-    spectra : Dataset with `flux` and `error` (star, wavelength), any flux unit. A pixel counts where flux and error are
-        finite and the error is positive, not below 1e-8 of the flux.
-    continuum_pixels : boolean DataArray over `wavelength` (Angstrom): the grid to work on, True where the continuum
-        shows.
+    spectra : Dataset with `flux` and `error` (star, wavelength), any flux unit.
+    continuum_pixels : boolean DataArray over `wavelength` (Angstrom): the grid, True where the continuum shows.
 
     Returns
     -------
-    Dataset on the wavelengths of `continuum_pixels`, in the precision of the input: `flux` and `error` (0 and inf where
-    a pixel must not count), `continuum` (units of the input, NaN on masked chips) and `mask` if the input had one.
-
-    Raises
-    ------
-    ValueError if the arguments are something else, or no pixel of the spectra is usable on that grid.
+    Dataset on that grid, in the precision of the input: `flux` and `error` (0 and inf where a pixel must not count),
+    `continuum` (units of the input, NaN on masked chips) and `mask` if the input had one. Raises ValueError if the
+    arguments are something else, or no pixel of the spectra is usable on that grid.
     """
     spectra = _checked(spectra, continuum_pixels, degree)
     stars, grid, seen = spectra.sizes["star"], continuum_pixels.wavelength.values, False
@@ -45,31 +40,28 @@ def normalize(spectra, continuum_pixels, degree=2, clip=4.0):
         picked = resample(spectra.isel(star=rows), grid)
         flux, error = _cleaned(picked.flux.values, picked.error.values)
         seen = seen or np.isfinite(error).any()
-        arrays = _normalized(flux, error, grid, continuum_pixels.values, degree, clip)
-        kinds = dict.fromkeys(arrays, np.result_type(picked.flux.dtype, np.float32))
+        kind = np.result_type(picked.flux.dtype, np.float32)
+        made = _normalized(flux, error, grid, continuum_pixels.values, degree, clip)
+        arrays = {name: values.astype(kind) for name, values in made.items()}
         if "mask" in picked:
-            arrays["mask"], kinds["mask"] = picked["mask"].values, picked["mask"].dtype
+            arrays["mask"] = picked["mask"].values
         for name, values in arrays.items():
             if not start:
-                result[name] = ("star", "wavelength"), np.empty((stars, grid.size), kinds[name])
+                result[name] = ("star", "wavelength"), np.empty((stars, grid.size), values.dtype)
             result[name].values[rows] = values
     if not seen:
-        raise ValueError(
-            "no usable pixel: every pixel is masked, or the spectra lie outside the wavelengths of continuum_pixels"
-        )
+        raise ValueError("no usable pixel: all are masked, or outside the wavelengths of continuum_pixels")
     _report_masked_chips(result)
     return result
 
 
-def _checked(spectra, continuum_pixels, degree):
+def _checked(spectra, pixels, degree):
     """Spectra over (star, wavelength); ValueError if an argument of `normalize` is something else."""
-    if not isinstance(continuum_pixels, xr.DataArray) or continuum_pixels.dims != ("wavelength",):
-        raise ValueError("continuum_pixels must be a DataArray with the one dimension 'wavelength'")
-    if continuum_pixels.dtype != bool:
-        raise ValueError(f"continuum_pixels must be boolean, not {continuum_pixels.dtype}")
+    if not isinstance(pixels, xr.DataArray) or pixels.dims != ("wavelength",) or pixels.dtype != bool:
+        raise ValueError("continuum_pixels must be a boolean DataArray with the one dimension 'wavelength'")
     if not all(name in spectra.data_vars and "wavelength" in spectra[name].dims for name in ("flux", "error")):
         raise ValueError("spectra must be a Dataset with flux and error over (star, wavelength)")
-    for data in (spectra, continuum_pixels):
+    for data in (spectra, pixels):
         if not (np.diff(data.wavelength.values) > 0).all() or data.sizes["wavelength"] < 2:
             raise ValueError("the wavelengths of spectra and of continuum_pixels must be numbers that increase")
     if not isinstance(degree, int) or not 0 <= degree <= 10:
@@ -140,24 +132,14 @@ def _report_masked_chips(spectra):
         if lost.size:
             names = ", ".join(map(str, lost[:5])) + (" ..." if lost.size > 5 else "")
             low, high = spectra.wavelength.values[[chip.start, chip.stop - 1]]
-            warnings.warn(
-                f"chip {number + 1} ({low:.0f}-{high:.0f} Å) of {lost.size} star(s) has too few good continuum "
-                f"pixels and is masked: {names}",
-                stacklevel=3,
-            )
+            what = f"chip {number + 1} ({low:.0f}-{high:.0f} Å) of {lost.size} star(s)"
+            warnings.warn(f"{what} has too few good continuum pixels and is masked: {names}", stacklevel=3)
 
 
 def running_quantile(spectra, width=50.0, quantile=0.9):
     """First guess of the continuum: a running quantile of the good pixels, per chip (Ness et al. 2015, §5.3).
 
-    Parameters
-    ----------
-    spectra : Dataset with `flux` and `error` (star, wavelength).
-    width : full width of the window, Angstrom.
-
-    Returns
-    -------
-    DataArray (star, wavelength), NaN where the window holds no good pixel.
+    The window has a full `width` in Angstrom. Returns a DataArray (star, wavelength), NaN where no pixel is good.
     """
     wavelength = spectra.wavelength.values
     good = np.where(np.isfinite(spectra.error), spectra.flux, np.nan)
@@ -178,16 +160,12 @@ def running_quantile(spectra, width=50.0, quantile=0.9):
 def find_continuum_pixels(spectra, labels, level=0.015, slopes=(1e-5, 0.0045, 0.0085)):
     """Pixels whose flux is near the continuum and hardly depends on the labels (Ness et al. 2015, §5.3).
 
-    Parameters
-    ----------
     spectra : Dataset, normalized in some first way (`running_quantile`), on the grid that is wanted.
     labels : DataFrame indexed by star with teff (K), logg (dex), fe_h (dex).
     level : how far from 1 the flux of the mean star may be.
     slopes : largest derivative with respect to teff (per K), logg and fe_h (per dex); the paper's values.
 
-    Returns
-    -------
-    boolean DataArray over `wavelength`.
+    Returns a boolean DataArray over `wavelength`.
     """
     x = labels.loc[spectra.star.values, ["teff", "logg", "fe_h"]].to_numpy(float)
     design = np.column_stack([np.ones(len(x)), x - x.mean(axis=0)])

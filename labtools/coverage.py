@@ -7,30 +7,27 @@ from scipy.stats import gamma
 
 __all__ = ["coverage", "learn_scatter", "residual_modes", "widen"]
 
+CLIP = 5.0  # standard deviations of a residual that count at most
+TAILS = (3, 4, 6, 8, 12, 20, 50, 200)  # degrees of freedom that are tried
 
-def residual_modes(cannon, spectra, labels, number=10, clip=5.0):
+
+def residual_modes(cannon, spectra, labels, number=10):
     """How pixels deviate from the model together: principal components of the residuals of many stars.
 
-    What the labels do not say (other elements, rotation) and what the reduction does (continuum, sky) moves
-    many pixels at once. Residuals at given labels, in units of √(σ² + s²) and clipped, are split in principal
-    components; each gets the amplitude that exceeds independent noise. A likelihood with these modes leaves
-    their coefficients free, with standard normal priors, and integrates over them exactly.
+    What the labels do not say (other elements, rotation) and what the reduction does (continuum, sky) moves many pixels
+    at once. Residuals at given labels, in units of √(σ² + s²) and clipped, are split in principal components; each gets
+    the amplitude that exceeds independent noise. A likelihood with these modes leaves their coefficients free, with
+    standard normal priors, and integrates over them exactly.
 
-    Parameters
-    ----------
-    spectra, labels : as in `Cannon.train`; the training set itself will do.
-    number : how many modes, fewer than the stars.
-
-    Returns
-    -------
-    DataArray (mode, wavelength) in units of flux, the largest first. Raises ValueError for too few stars.
+    Spectra and labels are as in `Cannon.train`; the training set itself will do.
+    Returns a DataArray (mode, wavelength) in units of flux, the largest first. Raises ValueError for too few stars.
     """
     if not 0 < number < spectra.sizes["star"]:
         raise ValueError(f"{number} modes cannot be learned from {spectra.sizes['star']} stars")
     model = cannon.predict(labels.loc[spectra["star"].values]).values
     sigma = np.sqrt(spectra["error"].values.astype(float) ** 2 + cannon.s2)
     good = np.isfinite(sigma) & np.isfinite(spectra["flux"].values)
-    residual = np.where(good, np.clip((spectra["flux"].values - model) / sigma, -clip, clip), 0)
+    residual = np.where(good, np.clip((spectra["flux"].values - model) / sigma, -CLIP, CLIP), 0)
     typical = np.sqrt(np.median(np.where(good, sigma, np.inf) ** 2, axis=0))
     power, vectors = np.linalg.eigh(residual @ residual.T / len(residual))
     power, vectors = power[::-1][:number], vectors[:, ::-1][:, :number]
@@ -43,12 +40,12 @@ def residual_modes(cannon, spectra, labels, number=10, clip=5.0):
 def coverage(samples, truth, levels=(0.68, 0.95)):
     """What share of true labels lies inside credible regions, and its counting error.
 
-    samples : DataArray (star, draw, label). truth : DataFrame indexed by star.
-    For a label the region is the central interval of the draws; for "all" together it is the ellipsoid of
-    their mean and covariance that holds a share `level` of them. Stars with NaN draws are left out.
+    For a label the region is the central interval of the draws; for "all" together it is the ellipsoid of their mean
+    and covariance that holds a share `level` of them. Stars with NaN draws are left out.
 
-    Returns a DataFrame indexed by label and "all", with columns (level, "share") and (level, "error"), the
-    error being that of a right share, √(p(1 - p) / stars); `attrs["stars"]` counts the stars.
+    samples : DataArray (star, draw, label). truth : DataFrame indexed by star.
+    Returns a DataFrame indexed by label and "all", with columns (level, "share") and (level, "error"), the error being
+    that of a right share, √(p(1 - p) / stars); `attrs["stars"]` counts the stars.
     """
     draws, y = _paired(samples, truth)
     rank = (draws < y[:, None]).mean(axis=1)
@@ -67,14 +64,13 @@ def coverage(samples, truth, levels=(0.68, 0.95)):
     return table
 
 
-def learn_scatter(samples, reference, errors=None, tails=(3, 4, 6, 8, 12, 20, 50, 200)):
+def learn_scatter(samples, reference, errors=None):
     """The scatter of labels that posteriors do not account for, learned on stars with reference labels.
 
-    Model: reference minus posterior mean is N(0, (C + S) / u + E). C is the star's posterior covariance, S the
-    same for all stars, u a gamma variate of mean 1 and shape nu / 2, which gives t-like tails with nu degrees of
-    freedom, and E the square of the reference's own standard errors (0, unless `errors`, a DataFrame like
-    `reference`, gives them). S is found by expectation maximization over a grid of u for each nu of `tails`
-    (after Liu & Rubin 1995), nu by the likelihood.
+    Model: reference minus posterior mean is N(0, (C + S) / u + E). C is the star's posterior covariance, S the same for
+    all stars, u a gamma variate of mean 1 and shape nu / 2, which gives t-like tails with nu degrees of freedom, and E
+    the square of the reference's own standard errors (0, unless `errors`, a DataFrame like `reference`, gives them).
+    S is found by expectation maximization over a grid of u (after Liu & Rubin 1995), nu by the likelihood.
 
     Returns S as a DataFrame (label, label) in the squared units of the labels, with `attrs["nu"]`.
     """
@@ -87,11 +83,11 @@ def learn_scatter(samples, reference, errors=None, tails=(3, 4, 6, 8, 12, 20, 50
     spread = (draws - draws.mean(axis=1, keepdims=True)) / unit
     c = np.einsum("ndk,ndl->nkl", spread, spread) / draws.shape[1]
     e = np.eye(y.shape[1]) * (sigma / unit)[:, None] ** 2
-    s, fits = np.cov(off.T).reshape(e.shape[1:]) / 4, []
-    for nu in tails:
+    s, fits = np.cov(off.T).reshape(e.shape[1:]) / 4, {}
+    for nu in TAILS:
         likelihood, s = _expectation_maximization(off, c, e, s, nu)
-        fits.append((likelihood, s, nu))
-    _, s, nu = max(fits, key=lambda fit: fit[0])
+        fits[nu] = likelihood, s
+    nu, (_, s) = max(fits.items(), key=lambda fit: fit[1][0])
     names = list(samples["label"].values)
     table = pd.DataFrame(s * np.outer(unit, unit), index=names, columns=names)
     table.attrs["nu"] = nu

@@ -25,13 +25,12 @@ STYLE = {"fontsize": 8, "color": "0.25", "parse_math": False}
 
 
 def student_name():
-    """The name in the environment variable LAB_STUDENT, `NOBODY` if that is not set.
+    """The name in LAB_STUDENT on one line, at most 80 characters of it; `NOBODY` if that is not set.
 
-    Control characters become blanks and blanks are joined; the name is cut at 80 characters. A name
-    without a letter or digit is a ValueError, because a file could not be named after it.
+    A name without a letter or digit is a ValueError, because a file could not be named after it.
     """
     raw = setting("STUDENT", NOBODY)
-    printable = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in raw)
+    printable = "".join(c if c.isprintable() else " " for c in raw)
     name = " ".join(unicodedata.normalize("NFC", printable).split())[:80].strip()
     if not _file_stem(name):
         raise ValueError(f"LAB_STUDENT is {raw!r}: no letter or digit in it. Set it to your name.")
@@ -54,10 +53,7 @@ def checkpoint_path(number, folder=None):
 
 
 def save_figures(figures, folder=None):
-    """Export figures, a dict of name -> matplotlib Figure, as PNG files; returns the names of the files.
-
-    `folder` is by default that of `labtools.settings.figures_folder`. Each file appears whole or not at all.
-    """
+    """Export figures, a dict of name -> Figure, as PNG files into `folder`, else `figures_folder()`; returns names."""
     _check_figures(figures)
     for name, figure in figures.items():
         with writing(Path(folder or figures_folder()) / f"{name}.png") as part:
@@ -66,16 +62,13 @@ def save_figures(figures, folder=None):
 
 
 def write_checkpoint(number, figures, survey, folder=None):
-    """Write one checkpoint, a page a figure, and return its path; says so if LAB_STUDENT is not set.
+    """Write one checkpoint (see `checkpoint_path`), a page a figure; says so if LAB_STUDENT is not set.
 
-    number : 1, 2 or 3.
     figures : dict of caption -> matplotlib Figure, in the order of the pages. They are left as they were.
     survey : what `open_survey` gave (its `title` is printed), or that title as a str.
-    folder : see `checkpoint_path`.
 
     Each page is vector graphics with selectable text: name, checkpoint, date, survey and versions above the figure,
     its caption below. With SOURCE_DATE_EPOCH set, the date is that and the same figures give the same bytes.
-    Raises ValueError or TypeError for a wrong number, no figures, or a value that is not a Figure.
     """
     path, name = checkpoint_path(number, folder), student_name()
     _check_figures(figures)
@@ -104,10 +97,7 @@ def _add_page(pdf, figure, heading, caption):
     figure.draw_without_rendering()
     drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     letters = max(20, int(drawn.width * 72 / (0.6 * STYLE["fontsize"])))
-    above, below = (
-        "\n".join(part for line in lines for part in textwrap.wrap(line, letters))
-        for lines in (heading, [str(caption)])
-    )
+    above, below = "\n".join(textwrap.fill(line, letters) for line in heading), textwrap.fill(str(caption), letters)
     lines = [
         figure.text(drawn.x0 / width, (drawn.y1 + MARGIN) / height, above, va="bottom", **STYLE),
         figure.text(drawn.x0 / width, (drawn.y0 - MARGIN) / height, below, va="top", **STYLE),

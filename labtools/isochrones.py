@@ -1,10 +1,8 @@
-"""Isochrones: MIST files and the table that ships with the lab, read and interpolated; the giant branch.
+"""Isochrones: MIST files of one's own and the table that ships with the lab, interpolated; the giant branch.
 
 MIST: Dotter 2016, ApJS 222, 8; Choi et al. 2016, ApJ 823, 102; https://mist.science.
 """
 
-import io
-import re
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -12,86 +10,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from labtools.errors import BadFile
+from labtools.formats.mist import read_mist
 from labtools.settings import data_folders, table
 
 __all__ = ["best_isochrone", "giant_branch", "isochrone", "read_mist", "shipped_isochrones"]
 
 TABLE = table("mist_v2.5.csv")
-RGB, CLUMP = 2, 3  # `phase`: end of the main sequence to tip of the giant branch; core helium burning
-RGB_EEPS = (454, 604)  # the same branch in equivalent evolutionary points (Dotter 2016, table 2)
+RGB = 2  # the `phase` from the end of the main sequence to the tip of the giant branch
 SAME = 0.005  # dex; ages and metallicities closer than this are one
-NAMES = {"[fe/h]_init": "feh_init", "[fe/h]": "feh", "isochrone_age_yr": "age", "log10_isochrone_age_yr": "age"}
-
-
-def read_mist(path):
-    """Read a MIST `.iso` or `.iso.cmd` file with any number of ages.
-
-    Returns
-    -------
-    DataFrame, one row a point, in the order of the file: the file's columns with their names in lower case,
-    and `age` (Gyr, whether the file has years or their logarithm), `feh_init` (dex; from the header where the
-    file has no such column), `feh` (surface, where given), `teff` (K); `attrs["source"]` names the version.
-
-    Raises
-    ------
-    BadFile for another kind of file (a web page, say), a truncated one, or numbers that are missing.
-    """
-    text = Path(path).read_text(encoding="ascii", errors="replace")
-    if "MIST version number" not in text[:2000]:
-        raise BadFile(f"{path} is not a MIST isochrone file; it begins with {text[:60]!r}")
-    announced, sizes = (
-        [int(number) for number in re.findall(rf"^# number of {what}\s*=\s*(\d+)", text, re.MULTILINE)]
-        for what in ("isochrones", "EEPs, cols")
-    )
-    headers = {header.lower() for header in re.findall(r"^#\s*(EEP\s.*\S)", text, re.MULTILINE)}
-    if len(headers) != 1 or not len(sizes) == sum(announced):
-        raise BadFile(f"{path}: not {sum(announced)} isochrones of the same columns, as its header says: cut off?")
-    names = [NAMES.get(word, word) for word in headers.pop().split()]
-    try:
-        points = pd.read_csv(io.StringIO(text), sep=r"\s+", header=None, comment="#", dtype=float)
-    except ValueError as fault:
-        raise BadFile(f"{path}: there should be rows of {len(names)} numbers ({fault})") from fault
-    if points.shape != (sum(sizes), len(names)):
-        raise BadFile(f"{path} holds {points.shape}, not {sum(sizes)} rows of {len(names)}: cut off?")
-    return _in_our_units(path, points.set_axis(names, axis=1), text)
-
-
-def _in_our_units(path, points, text):
-    """Points with ages in Gyr, Teff in K and [Fe/H], if all that is needed is there."""
-    version = re.search(r"MIST version number\s*=\s*(\S+)", text)
-    composition = re.findall(r"v/vcrit\s*\n#\s*\S+\s+\S+\s+(\S+)\s+\S+\s+(\S+)", text) or [("", "?")]
-    if "feh_init" not in points and len(composition) == 1:
-        points["feh_init"] = pd.to_numeric(composition[0][0], errors="coerce")
-    needed = ["eep", "age", "feh_init", "log_teff", "log_g", *points.columns.intersection(["phase"])]
-    missing = [name for name in needed if name not in points]
-    if missing or not np.isfinite(points[needed].to_numpy()).all():
-        raise BadFile(f"{path}: {', '.join(missing) or 'a number'} is missing or not finite")
-    log_age = np.where(points["age"] < 100, points["age"], np.log10(points["age"].clip(lower=1)))
-    if not (points["log_teff"].between(2, 7).all() and (abs(log_age - 8) < 4).all()):
-        raise BadFile(f"{path} has temperatures or ages that no star has")
-    points = points.assign(age=10 ** (log_age - 9), teff=10 ** points["log_teff"]).astype({"eep": int})
-    if points.duplicated(["age", "feh_init", "eep"]).any():
-        raise BadFile(f"{path} holds some of its isochrones twice")
-    points.attrs["source"] = f"MIST v{version[1] if version else '?'}, v/vcrit = {composition[0][1]}"
-    return points
 
 
 @lru_cache
 def shipped_isochrones():
     """The isochrones that ship with the lab, as from `read_mist`: 2 to 12 Gyr, -2.5 <= [Fe/H] <= 0.5."""
-    points = pd.read_csv(TABLE)
-    points = points.assign(teff=10 ** points["log_teff"])
+    points = pd.read_csv(TABLE).assign(teff=lambda table: 10 ** table["log_teff"])
     points.attrs["source"] = "MIST v2.5, v/vcrit = 0.40"
     return points
 
 
 def isochrone(mist, age, feh):
-    """One isochrone out of a table of them, at any age (Gyr) and [Fe/H] (dex, initial) within its grid.
+    """One isochrone out of a table of them, at any age (Gyr) and [Fe/H] (dex, initial); ValueError outside its grid.
 
     Between grid points all columns are interpolated linearly in log age and [Fe/H] at fixed EEP, which keeps
     each phase of evolution whole (Dotter 2016, section 2). Points that a neighbour lacks are left out.
-    Raises ValueError outside the grid.
     """
     points = mist.assign(log_age=np.log10(mist["age"]).round(6))
     points = _at(points, "feh_init", feh, ["log_age", "eep"])
@@ -112,22 +53,18 @@ def _at(points, column, wanted, keys):
     common = low.index.intersection(high.index)
     low, high = low.loc[common], high.loc[common]
     between = low * (1 - weight) + high * weight
-    if "phase" in between:
-        between["phase"] = (high if weight > 0.5 else low)["phase"]
-    return between.reset_index()
+    return between.assign(phase=(high if weight > 0.5 else low)["phase"]).reset_index()
 
 
 def giant_branch(one, logg):
     """Teff (K, shape of `logg`) along the red giant branch of one isochrone; NaN beyond the branch's ends.
 
-    The branch is `phase` 2, from the end of the main sequence to the tip (by EEP where a file has no phases),
-    less the points where evolution turns back (the bump), so that Teff rises strictly with log g.
-    Raises ValueError if the table holds several isochrones or no giant branch.
+    The branch is `phase` 2, from the end of the main sequence to the tip, less the points where evolution turns back
+    (the bump), so that Teff rises strictly with log g.
     """
     if one["age"].nunique() > 1 or one["feh_init"].nunique() > 1:
         raise ValueError("these are several isochrones: choose one with `isochrone(mist, age, feh)`")
-    on_branch = one["phase"] == RGB if "phase" in one else one["eep"].between(*RGB_EEPS)
-    g, t = one.loc[on_branch, ["log_g", "log_teff"]].to_numpy().T
+    g, t = one.loc[one["phase"] == RGB, ["log_g", "log_teff"]].to_numpy().T
     onward = np.all([x < np.minimum.accumulate(np.r_[np.inf, x])[:-1] for x in (g, t)], axis=0)
     if onward.sum() < 2:
         raise ValueError("this isochrone has no red giant branch: it is too young, or a part of one")

@@ -93,11 +93,11 @@ def plot_kiel(labels, survey, isochrones=(), ax=None):
     dots = ax.scatter(labels.teff, labels.logg, c=labels.fe_h, s=10, lw=0, vmin=-1, vmax=0.5, rasterized=True)
     for one in isochrones:
         name = f"{one.age.iloc[0]:.0f} Gyr, [Fe/H] = {one.feh_init.iloc[0]:+.1f}: {one.attrs['source']}"
-        phase = one.phase if "phase" in one else one.eep.between(454, 604) * 2
-        look = {"color": dots.to_rgba(one.feh_init.iloc[0]), "path_effects": [withStroke(linewidth=3, foreground="k")]}
+        color, outline = dots.to_rgba(one.feh_init.iloc[0]), [withStroke(linewidth=3, foreground="k")]
         for number, first, style in ((2, 0, "-"), (3, 631, ":")):
-            part = one.where((phase == number) & (one.eep >= first if "eep" in one else True))
-            ax.plot(part.teff, part.log_g, style, lw=2, label=name if number == 2 else None, **look)
+            part = one.where((one.phase == number) & (one.eep >= first))
+            label = name if number == 2 else None
+            ax.plot(part.teff, part.log_g, style, lw=2, label=label, color=color, path_effects=outline)
     ax.set(xlabel=title("teff"), ylabel=title("logg"), xlim=(5600, 3300), ylim=(4, 0))
     ax.set_title(f"{len(labels)} stars, {survey.title}")
     ax.legend(loc="lower right")

@@ -1,8 +1,7 @@
 """The trained Cannon as a likelihood: posteriors of labels by NUTS in PyMC, or of many stars at once.
 
-The variance σ² + s² of a pixel does not depend on the labels, so the likelihood of a star is exactly a
-quadratic form in its design vector (`Cannon.likelihood`): 7214 pixels become T x T numbers, T = 21 for
-five labels.
+The likelihood of a star is exactly a quadratic form in its design vector (`Cannon.likelihood`): 7214 pixels become
+T x T numbers, T = 21 for five labels.
 """
 
 import warnings
@@ -14,23 +13,22 @@ import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
 
-from labtools.quadratic import departure, design, monomials, slope_and_curvature
+from labtools.mathematics.labelspace import some
+from labtools.mathematics.quadratic import departure, design, monomials, slope_and_curvature
 from labtools.spectra import by_star
 
 __all__ = ["build_model", "diagnose", "flat_priors", "labels_of", "sample", "sample_stars"]
 
 TAILS = 5  # degrees of freedom of the multivariate t that proposes labels
 LEAST = 0.01  # efficiency of importance resampling
+MARGIN = 0.1  # of the range of the training set, by which priors are longer at each end
 
 
-def flat_priors(cannon, margin=0.1):
-    """Bounds of uniform priors: the range of the training set, longer by a share `margin` of it at each end.
-
-    Returns a DataFrame indexed by label with the columns `low` and `high`, in the units of the labels.
-    """
+def flat_priors(cannon):
+    """Bounds of uniform priors, a tenth wider at each end than the training set: DataFrame (label; low, high)."""
     y = cannon.unscaled(cannon.examples)
     low, high = y.min(axis=0), y.max(axis=0)
-    more = margin * (high - low)
+    more = MARGIN * (high - low)
     return pd.DataFrame({"low": low - more, "high": high + more}, index=list(cannon.labels))
 
 
@@ -40,15 +38,11 @@ def build_model(cannon, spectrum, priors=None, modes=None):
     The likelihood is plain PyTensor, so that NUTS has its gradient. Its value is that of independent normal
     pixels of variance σ² + s², constant included; with `modes`, that of pixels which also vary together.
 
-    Parameters
-    ----------
     spectrum : Dataset of one star, normalized, on the wavelengths of the model.
     priors : DataFrame like that of `flat_priors`, which is what None means.
     modes : DataArray of `labtools.coverage.residual_modes`, or None.
 
-    Raises
-    ------
-    ValueError for more than one star, no usable pixel, or priors that are not those of the labels.
+    Raises ValueError for more than one star, no usable pixel, or priors that are not those of the labels.
     """
     spectrum = by_star(spectrum)
     if spectrum.sizes["star"] != 1:
@@ -71,10 +65,7 @@ def build_model(cannon, spectrum, priors=None, modes=None):
 
 
 def sample(model, draws=1000, tune=600, chains=4, seed=128, **options):
-    """Draws from the posterior by NUTS, started at the best fit: what `pymc.sample` returns.
-
-    `options` go to `pymc.sample` (`cores`, `progressbar`, ...).
-    """
+    """Draws from the posterior by NUTS, started at the best fit: what `pymc.sample` returns, which gets the options."""
     with model, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "PyTensor could not link to a BLAS")  # nothing here is large
         return pm.sample(draws, tune=tune, chains=chains, random_seed=seed, init="adapt_diag", **options)
@@ -96,19 +87,14 @@ def diagnose(idata):
 
 
 def sample_stars(cannon, spectra, priors=None, modes=None, draws=1000, seed=128):
-    """Draws from the posteriors of many stars, without Markov chains: milliseconds a star.
+    """Draws from the posteriors of many stars, without Markov chains: milliseconds a star. Arguments: `build_model`.
 
-    Four times as many labels as needed are proposed, from a multivariate t with the mode and curvature of
-    the posterior, weighted by posterior over proposal, and drawn again in proportion to the weights (sampling
-    importance resampling, Rubin 1988). The efficiency, the effective share of the proposals, tells whether
-    this is as good as exact: it is about 0.8 for a normal posterior. Below 0.01 the star gets NaN, with a
-    warning.
+    Four times as many labels as needed are proposed, from a multivariate t with the mode and curvature of the
+    posterior, weighted by posterior over proposal, and drawn again in proportion to the weights (sampling importance
+    resampling, Rubin 1988). The efficiency, the effective share of the proposals, tells whether this is as good as
+    exact: it is about 0.8 for a normal posterior. Below 0.01 the star gets NaN, with a warning.
 
-    Parameters as in `build_model`, with any number of stars.
-
-    Returns
-    -------
-    DataArray (star, draw, label) with the coordinate `efficiency` (star); NaN also where no pixel is usable.
+    Returns a DataArray (star, draw, label) with the coordinate `efficiency` (star); NaN also where no pixel is usable.
     """
     spectra, priors = by_star(spectra), _checked(cannon, priors)
     x0 = _best(cannon, spectra, modes)
@@ -127,8 +113,8 @@ def sample_stars(cannon, spectra, priors=None, modes=None, draws=1000, seed=128)
             y[star] = rng.choice(inside, draws, p=weight / weight.sum())
     failed = np.isfinite(x0).all(axis=1) & (efficiency <= LEAST)
     if failed.any():
-        names = ", ".join(map(str, spectra.star.values[failed]))
-        warnings.warn(f"importance resampling fails for {names}: use NUTS, or wider priors", stacklevel=2)
+        stars = some(spectra.star.values[failed])
+        warnings.warn(f"importance resampling fails for {stars}: use NUTS, or wider priors", stacklevel=2)
     coords = {"star": spectra.star.values, "label": list(cannon.labels), "efficiency": ("star", efficiency)}
     return xr.DataArray(y, coords=coords, dims=("star", "draw", "label"))
 

@@ -22,6 +22,10 @@ def log_g(mass, radius):
 
 def _cuts(catalog):
     """The lab's cuts in order: name -> boolean array, True for rows that pass it."""
+    if missing := [name for name in (*LABELS, "snr", "extratarg") if name not in catalog]:
+        raise ValueError(f"the catalogue lacks the columns {', '.join(missing)}")
+    if catalog.empty:
+        raise ValueError("the catalogue is empty: there is nothing to select from")
     labels = catalog[LABELS].to_numpy(float)
     cuts = {
         "all five labels": (np.isfinite(labels) & (labels > -9000)).all(axis=1),
@@ -39,14 +43,11 @@ def _cuts(catalog):
 
 
 def count_cuts(catalog):
-    """How many rows each cut removes, one after the other, and on its own.
+    """How many rows each cut removes: DataFrame, one row a cut in the order of the lab.
 
-    Returns
-    -------
-    DataFrame, one row a cut in the order of the lab: `removed` of those still left, `left` after it, and
-    `alone`, the number it would remove from the whole catalogue.
+    `removed` counts those of the rows still left, `left` what is left then, `alone` those of the whole catalogue.
     """
-    cuts = _cuts(_checked(catalog))
+    cuts = _cuts(catalog)
     left = np.logical_and.accumulate(list(cuts.values())).sum(axis=1)
     removed = -np.diff(left, prepend=len(catalog))
     alone = [np.count_nonzero(~kept) for kept in cuts.values()]
@@ -55,57 +56,33 @@ def count_cuts(catalog):
 
 def removed_by(catalog):
     """The first cut that removes each row of a catalogue, "" where none does: Series on its index."""
-    cuts = _cuts(_checked(catalog))
+    cuts = _cuts(catalog)
     failed = ~np.array([*cuts.values(), np.zeros(len(catalog), bool)])
     return pd.Series(np.array([*cuts, ""])[np.argmax(failed, axis=0)], catalog.index)
 
 
 def select_giants(catalog):
-    """The stars of the lab: labelled, well observed, giants, not metal-poor, each star once.
+    """The stars of the lab, each once: those rows of a catalogue, in its order, that pass all cuts.
 
-    Keeps rows with finite labels teff, logg, fe_h, mg_fe, si_fe (fillers such as -9999 are none), SNR ≥ 50,
-    log g ≤ 4, Teff ≤ 5700 K, [Fe/H] ≥ -1, without the duplicate bit of EXTRATARG; of a star that still occurs more
-    than once the entry with the highest SNR.
-
-    Parameters
-    ----------
-    catalog : DataFrame indexed by apogee_id, as `survey.catalog()` gives it.
-
-    Returns
-    -------
-    DataFrame with a unique index, the rows in the order of the catalogue.
-
-    Raises
-    ------
-    ValueError if columns are missing, the catalogue is empty or nothing is left.
+    A catalogue is a DataFrame indexed by apogee_id, as `survey.catalog()` gives it; the cuts are those of `count_cuts`:
+    finite labels (fillers such as -9999 are none), SNR ≥ 50, log g ≤ 4, Teff ≤ 5700 K, [Fe/H] ≥ -1, not marked a
+    duplicate, and of a star that still occurs more than once the entry with the highest SNR.
+    Raises ValueError if columns are missing, the catalogue is empty or nothing is left.
     """
-    kept = np.logical_and.reduce(list(_cuts(_checked(catalog)).values()))
+    kept = np.logical_and.reduce(list(_cuts(catalog).values()))
     if not kept.any():
         raise ValueError(f"none of the {len(catalog)} rows passes the cuts:\n{count_cuts(catalog)}")
     return catalog[kept]
 
 
-def _checked(catalog):
-    missing = [name for name in (*LABELS, "snr", "extratarg") if name not in catalog]
-    if missing:
-        raise ValueError(f"the catalogue lacks the columns {', '.join(missing)}")
-    if catalog.empty:
-        raise ValueError("the catalogue is empty: there is nothing to select from")
-    return catalog
-
-
 def split_by_star(stars, seed, fraction=0.5, parts=None):
-    """Random groups of an index of stars; all entries of one star fall into the same group.
+    """Random groups of stars, a list of Index objects in the order of `stars`; all entries of a star fall into one.
 
-    Parameters
-    ----------
     stars : Index, or a list of names.
     fraction : share of the distinct stars in the first of two groups.
     parts : or else the sizes of any number of groups, in proportion, such as (5, 1, 2).
 
-    Returns
-    -------
-    list of Index objects in the order of `stars`. Raises ValueError for a table, or parts that are not positive.
+    Raises ValueError for a table, or parts that are not positive.
     """
     if isinstance(stars, pd.DataFrame):
         raise ValueError("give the stars of the table, `table.index`, not the table itself")
@@ -119,13 +96,10 @@ def split_by_star(stars, seed, fraction=0.5, parts=None):
 
 
 def bias_and_scatter(fit, reference, labels=LABELS):
-    """How far the labels of two tables are apart, for the stars of the first.
+    """How far the labels of two tables are apart, fit - reference for the stars of the first: one row a label.
 
-    Returns
-    -------
-    DataFrame, one row a label, of fit - reference: `mean` and `median`, `std`, and `1.4826 MAD`, the median absolute
-    deviation from the median scaled to the standard deviation of a normal distribution. Stars without a value are
-    left out; KeyError if the reference lacks a star.
+    `1.4826 MAD` is the median absolute deviation from the median, scaled to the standard deviation of a normal
+    distribution. Stars without a value are left out; KeyError if the reference lacks a star.
     """
     off = fit[labels] - reference.loc[fit.index, labels]
     spread = 1.4826 * (off - off.median()).abs().median()

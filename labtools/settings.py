@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from importlib import resources
 from pathlib import Path
 
 import platformdirs
@@ -23,7 +22,7 @@ def checkout():
 
 def table(name):
     """Path of a table that ships with the package, inside `labtools/data`."""
-    return Path(str(resources.files("labtools") / "data" / name))
+    return Path(__file__).parent / "data" / name
 
 
 def writable(folder):

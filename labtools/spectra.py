@@ -36,23 +36,22 @@ GRID = np.r_[322:3242, 3648:6048, 6412:8306]
 CHIPS = ((243, 3364), (3578, 6169), (6335, 8421))
 """First and last pixel of the blue, green and red chip of a star at rest; between them nothing is recorded."""
 
-
 BITS = pd.read_csv(table("bits.csv"), keep_default_na=False)
 """The named bits of APOGEE's flags (www.sdss4.org/dr17/irspec/apogee-bitmasks): flag, bit, name, meaning in words."""
 
 
-def _flags(name, kind):
-    rows = BITS[BITS.flag == kind]
+def _flags(name):
+    rows = BITS[BITS.flag == name.upper()]
     return IntFlag(name, {bit: 1 << number for bit, number in zip(rows.name, rows.bit, strict=True)}, module=__name__)
 
 
-PixMask = _flags("PixMask", "PIXMASK")
+PixMask = _flags("PixMask")
 """APOGEE_PIXMASK: what is wrong with a pixel (`PIXEL_FLAWS` says it in words)."""
 
-StarFlag = _flags("StarFlag", "STARFLAG")
+StarFlag = _flags("StarFlag")
 """STARFLAG: what may be wrong with a spectrum."""
 
-AspcapFlag = _flags("AspcapFlag", "ASPCAPFLAG")
+AspcapFlag = _flags("AspcapFlag")
 """ASPCAPFLAG: what may be wrong with the pipeline's labels."""
 
 PIXEL_FLAWS = dict(zip(PixMask, BITS.meaning[BITS.flag == "PIXMASK"], strict=True))
@@ -81,17 +80,12 @@ def chips(wavelength):
 
 
 def resample(spectra, wavelength):
-    """Spectra on another wavelength grid.
+    """Spectra on another wavelength grid (n,) in Angstrom; pixels outside the spectra's range get error = inf.
 
     Where the new pixels are pixels of the old grid they are picked out, and noise stays independent from pixel to
     pixel. Otherwise the flux is interpolated linearly between usable pixels, and error (and mask) are those of the
     nearest old pixel: interpolating an error would make up precision, and interpolating across a bad pixel would
     spread it over its neighbours.
-
-    Parameters
-    ----------
-    spectra : Dataset with `flux` and `error` (star, wavelength).
-    wavelength : (n,) Angstrom. Pixels outside the spectra's range get error = inf.
     """
     old, new = spectra.wavelength.values, np.asarray(wavelength, float)
     nearest = np.searchsorted((old[1:] + old[:-1]) / 2, new)
@@ -100,15 +94,14 @@ def resample(spectra, wavelength):
         return picked
     flux = np.zeros(picked.flux.shape)
     for row, (f, e) in enumerate(zip(spectra.flux.values, spectra.error.values, strict=True)):
-        good = np.isfinite(e)
-        if good.any():
+        if (good := np.isfinite(e)).any():
             flux[row] = np.interp(new, old[good], f[good])
     inside = (new >= old[0]) & (new <= old[-1])
     return picked.assign(flux=picked.flux.copy(data=flux), error=picked.error.where(inside, np.inf))
 
 
 def cap_snr(spectra, limit=200.0):
-    """Spectra whose errors are at least abs(flux) / limit, so that a few very bright stars do not rule a sum.
+    """Spectra whose errors are at least the flux / limit, so that a few very bright stars do not rule a sum.
 
     The limit of 200 per pixel is that of the survey's own pipeline (García Pérez et al. 2016, AJ 151, 144).
     """

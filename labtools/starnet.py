@@ -7,6 +7,8 @@ import pandas as pd
 import torch
 from torch import nn
 
+from labtools.selection import bias_and_scatter, split_by_star
+
 __all__ = ["ARCHITECTURES", "SmallNet", "StarNet", "TrainedNet", "scores", "split_stars"]
 
 
@@ -65,6 +67,13 @@ def device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def ask(network, inputs):
+    """Outputs (star, label) of a network for inputs (star, pixel), some stars at a time."""
+    network.eval()
+    with torch.no_grad():
+        return torch.cat([network(part.to(device())) for part in torch.split(inputs, 512)])
+
+
 @dataclass(frozen=True)
 class TrainedNet:
     """A trained network, the scales of its input and output, and how the training went.
@@ -103,23 +112,14 @@ class TrainedNet:
         """
         if not np.array_equal(spectra.wavelength.values, self.wavelength):
             raise ValueError("the spectra are on another wavelength grid than those the network was trained on")
-        network = self.network.to(device()).eval()
-        with torch.no_grad():
-            parts = [network(part.to(device())) for part in torch.split(to_inputs(spectra, self.scale), 512)]
-        output = torch.cat(parts).double().cpu().numpy() if parts else np.empty((0, len(self.labels)))
-        values = output * self.scale["label_std"] + self.scale["label_mean"]
+        output = ask(self.network.to(device()), to_inputs(spectra, self.scale))
+        values = output.double().cpu().numpy() * self.scale["label_std"] + self.scale["label_mean"]
         return pd.DataFrame(values, index=pd.Index(spectra.star.values, name="star"), columns=list(self.labels))
 
 
 def split_stars(stars, seed, parts=(5, 1, 2)):
-    """Random groups of stars in the ratio of `parts` (training, validation, test): a list of Index objects.
-
-    All entries of one star fall into the same group; the groups keep the order of `stars`.
-    """
-    stars = pd.Index(stars)
-    distinct = np.random.default_rng(seed).permutation(stars.unique().sort_values())
-    edges = np.round(np.cumsum(parts)[:-1] / np.sum(parts) * len(distinct)).astype(int)
-    return [stars[stars.isin(group)] for group in np.split(distinct, edges)]
+    """Random groups of stars for training, validation and test, see `labtools.selection.split_by_star`."""
+    return split_by_star(stars, seed, parts=parts)
 
 
 def scores(predicted, true):
@@ -129,22 +129,17 @@ def scores(predicted, true):
     """
     labels = [name for name in predicted if name in true]
     truth = true.loc[predicted.index, labels]
-    difference = predicted[labels] - truth
-    spread = 1.4826 * (difference - difference.median()).abs().median()
-    r2 = 1 - (difference**2).sum() / ((truth - truth.mean()) ** 2).sum()
-    return pd.DataFrame(
-        {"rmse": (difference**2).mean() ** 0.5, "bias": difference.mean(), "median": difference.median(),
-         "scatter": spread, "R2": r2}
-    )  # fmt: skip
+    squares, variance = (predicted[labels] - truth) ** 2, (truth - truth.mean()) ** 2
+    table = bias_and_scatter(predicted, true, labels).rename(columns={"mean": "bias", "1.4826 MAD": "scatter"})
+    table = table.assign(rmse=squares.mean() ** 0.5, R2=1 - squares.sum() / variance.sum())
+    return table[["rmse", "bias", "median", "scatter", "R2"]]
 
 
 def _usable(spectra):
     """Flux (star, pixel), float32, NaN where a pixel must not count."""
     flux = spectra.flux.values.astype(np.float32)
-    if "error" in spectra:
-        flux[~np.isfinite(spectra.error.values)] = np.nan
-    flux[~np.isfinite(flux)] = np.nan
-    return flux
+    good = np.isfinite(flux) & np.isfinite(spectra.error.values if "error" in spectra else 0)
+    return np.where(good, flux, np.float32(np.nan))
 
 
 def scales(spectra, labels):

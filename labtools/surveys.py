@@ -2,19 +2,18 @@
 
 import gzip
 
-from labtools.apstar import parse_apstar, read_apstar
+from labtools.apstar import parse_apstar
 from labtools.cache import cached
 from labtools.cannon import Cannon
 from labtools.continuum import normalize
 from labtools.jwst.pair import FILES, Pair, read_catalogue, read_jwst
-from labtools.sdss.catalog import read_tables
 from labtools.sdss.dr17 import SdssSurvey
-from labtools.sdss.files import read_continuum_pixels
-from labtools.sdss.survey import Survey, left_out
+from labtools.sdss.survey import left_out
 from labtools.selection import LABELS, select_giants, split_by_star
 from labtools.settings import data_folders, setting, table
+from labtools.simulation.survey import SimulatedSurvey
 
-__all__ = ["SimulatedSurvey", "lab_cannon", "normalized_giants", "open_pair", "open_survey", "real_mystery"]
+__all__ = ["lab_cannon", "normalized_giants", "open_pair", "open_survey", "real_mystery"]
 
 NORMALIZED = 3
 """Version of normalized spectra: raise it whenever the same raw spectra give other numbers."""
@@ -26,58 +25,14 @@ SPLIT = 18
 """Seed that divides the giants into training and validation set; 2M03533659+2512012 falls into the first."""
 
 
-class SimulatedSurvey(Survey):
-    """The archive that `labtools.simulation.archive` writes once."""
-
-    name = "simulated"
-    title = "simulated survey"
-
-    def _folder(self):
-        from labtools.simulation.archive import write_survey
-
-        return write_survey([folder / self.name for folder in self.folders])
-
-    def _folders(self):
-        return [self._folder()]
-
-    @property
-    def version(self):
-        """What the data depend on: version, seed and line table."""
-        return self._folder().name
-
-    def catalog(self, raw=False):
-        """All stars of the survey, uncut, and `raw` with the archive's fillers: see `labtools.sdss.catalog.tidy`."""
-        catalog = read_tables(self._folder(), raw)
-        catalog.attrs.update(survey=self.title, source=self.title)
-        return catalog
-
-    def mystery(self):
-        """Raw spectrum of the star without labels: Dataset with one star."""
-        return read_apstar(self._folder() / "mystery.fits")
-
-    def continuum_pixels(self):
-        """Which pixels show the continuum: boolean DataArray over wavelength (7214, Angstrom, vacuum)."""
-        return read_continuum_pixels(self._folder() / "continuum_pixels.npz")
-
-    def truth(self):
-        """What no real survey has: the true labels of all stars (`labtools.simulation.population.draw_population`)."""
-        from labtools.simulation.archive import read_truth
-
-        return read_truth(self._folder())
-
-
 def open_survey(name=None, root=None):
-    """The survey that the notebooks work on.
+    """The survey that the notebooks work on: a `labtools.sdss.survey.Survey`.
 
-    Parameters
-    ----------
     name : "simulated" or "dr17"; None takes LAB_SURVEY from the environment, or "simulated".
     root : folder of its files; None as in `labtools.settings.data_folders`.
 
-    Returns
-    -------
-    An object with `name`, `title` (for figures), `root`, `catalog()`, `spectra(ids)`, `mystery()` and
-    `continuum_pixels()`. Raises ValueError for another name.
+    It has `name`, `title` (for figures), `root`, `catalog()`, `spectra(ids)`, `mystery()` and `continuum_pixels()`.
+    Raises ValueError for another name.
     """
     name = (name or setting("SURVEY", "simulated")).lower()
     surveys = {survey.name: survey for survey in (SimulatedSurvey, SdssSurvey)}
@@ -94,16 +49,10 @@ def real_mystery():
 
 
 def normalized_giants(survey, degree=2):
-    """Catalogue and normalized spectra of the giants of a survey, the same stars in the same order.
+    """Giants of a survey (see `select_giants`), and their normalized spectra (float32, see `normalize`), in one order.
 
-    The spectra are kept in `cache` below the survey's root, under a name that depends on the survey, the stars, their
-    files and the continuum pixels. With stars missing from the archive nothing is kept, so that the next call asks for
-    them again.
-
-    Returns
-    -------
-    giants : DataFrame indexed by apogee_id (see `select_giants`).
-    spectra : Dataset (star, wavelength) of `flux` and `error`, float32, pseudo-continuum = 1 (see `normalize`).
+    The spectra are kept in `cache` below the survey's root, under a name that depends on all that they are made of.
+    With stars missing from the archive nothing is kept, so that the next call asks for them again.
     """
     giants = select_giants(survey.catalog())
     pixels = survey.continuum_pixels()
@@ -121,21 +70,15 @@ def normalized_giants(survey, degree=2):
 
 
 def lab_cannon(survey):
-    """The Cannon of the lab, trained once and kept, and the two groups of stars.
-
-    Returns
-    -------
-    cannon : five labels, quadratic, trained on the normalized spectra of the first group.
-    training, validation : Index objects of stars (see `split_by_star`).
-    """
+    """The Cannon of the lab, of five labels and trained once, and the stars of training and validation set."""
     giants, spectra = normalized_giants(survey)
     training, validation = split_by_star(giants.index, SPLIT)
     labels = giants.loc[training, LABELS]
     teach = spectra.sel(star=training)
     made_by = (TRAINED, tuple(training), labels.to_numpy(), teach.flux.values, teach.error.values)
     folders, form = [folder / "cache" for folder in survey.folders], (".npz", Cannon.to_bytes, Cannon.from_bytes)
-    name = f"cannon-{survey.name}"
-    return cached(folders, name, lambda: Cannon.train(teach, labels), *made_by, form=form), training, validation
+    cannon = cached(folders, f"cannon-{survey.name}", lambda: Cannon.train(teach, labels), *made_by, form=form)
+    return cannon, training, validation
 
 
 def open_pair(root=None, stars=2000, seed=42):
@@ -146,20 +89,17 @@ def open_pair(root=None, stars=2000, seed=42):
     one of the real files is there.
     """
     first, shared = data_folders(root)
-    for folder in (first, *shared):
+    folders, title = (first, *shared), "JWST models of APOGEE stars"
+    for folder in folders:
         there = [name for name in FILES if (folder / name).is_file()]
         if len(there) == 1:
             other = FILES[1 - FILES.index(there[0])]
             raise FileNotFoundError(f"{folder.name} holds {there[0]} but not {other}: put both there, or none")
         if there:
-            return _read_pair(folder, "JWST models of APOGEE stars")
-    from labtools.simulation.pair import write_pair
+            break
+    else:
+        from labtools.simulation.pair import write_pair
 
-    return _read_pair(write_pair([one / "cache" for one in (first, *shared)], stars, seed), "simulated JWST survey")
-
-
-def _read_pair(folder, title):
-    catalogue = read_catalogue(folder / FILES[0])
-    labels, spectra = read_jwst(folder / FILES[1])
-    spectra.attrs["source"] = title
-    return Pair(title, catalogue, labels, spectra)
+        folder, title = write_pair([one / "cache" for one in folders], stars, seed), "simulated JWST survey"
+    catalogue, (labels, spectra) = read_catalogue(folder / FILES[0]), read_jwst(folder / FILES[1])
+    return Pair(title, catalogue, labels, spectra.assign_attrs(source=title))

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from labtools.cache import digest, writing
-from labtools.starnet import ARCHITECTURES, TrainedNet, device, scales, to_inputs, to_targets
+from labtools.starnet import ARCHITECTURES, TrainedNet, ask, device, scales, to_inputs, to_targets
 
 __all__ = ["Recipe", "train"]
 
@@ -31,12 +31,11 @@ class Recipe:
     """How to train.
 
     seed : of the first weights, the order of the stars, the noise and the masks.
-    batch, rate : stars in a step, and the learning rate of Adam at the start, which is multiplied by `decay`
-        every `step` epochs.
-    epochs, patience, least : training ends after `epochs`, or when the validation loss has not become better
-        by `least` in `patience` epochs.
-    noise, masks : each time a star is shown, noise is added to its flux, and blocks of pixels are masked; its standard
-        deviation and their share are drawn anew between 0 and these.
+    batch : stars in a step.
+    rate : the learning rate of Adam at the start; it is multiplied by `decay` every `step` epochs.
+    epochs, patience, least : training ends when the validation loss falls less than `least` in `patience` epochs.
+    noise, masks : standard deviation of noise that is added to the flux, and share of pixels that are masked in blocks;
+    each is drawn anew, between 0 and this, whenever a star is shown.
     """
 
     seed: int = 42
@@ -54,12 +53,12 @@ class Recipe:
 def train(
     spectra, labels, validation, validation_labels, architecture="StarNet", recipe=None, checkpoint=None, **sizes
 ):
-    """Train a network; it gets the weights of the epoch whose validation loss was lowest.
+    """Train a network on spectra (flux and, where there is one, error) and labels (one column a label).
+
+    It gets the weights of the epoch whose validation loss was lowest.
 
     Parameters
     ----------
-    spectra, validation : Datasets (star, wavelength) of flux and, where there is one, error.
-    labels, validation_labels : DataFrames indexed like the stars, one column a label.
     architecture, sizes : "StarNet" or "SmallNet", and sizes of its layers that are not the usual ones.
     recipe : a `Recipe`; the same one gives the same network on the same machine.
     checkpoint : file that keeps the state every ten seconds; with the same data and recipe an interrupted training
@@ -72,9 +71,7 @@ def train(
     _check(sets, names)
     scale = scales(spectra, labels)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    arrays = [
-        tensor for part, table in sets for tensor in (to_inputs(part, scale), to_targets(part, table, names, scale))
-    ]
+    arrays = [tensor for one in sets for tensor in (to_inputs(one[0], scale), to_targets(*one, names, scale))]
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         network = ARCHITECTURES[architecture](spectra.sizes["wavelength"], len(names), **sizes)
@@ -121,7 +118,7 @@ class _State:
             while not finished:
                 rate = recipe.rate * recipe.decay ** (len(self.history) // recipe.step)
                 training = self.epoch(inputs, targets, rate)
-                loss = self.evaluate(validation, validation_targets)
+                loss = float(nn.functional.mse_loss(ask(self.network, validation), validation_targets))
                 if not np.isfinite(training + loss):
                     raise ValueError(f"the loss is not finite: try a learning rate below {recipe.rate:g}")
                 if loss < min((row[1] for row in self.history), default=np.inf):
@@ -167,13 +164,6 @@ class _State:
             flux = flux * (kept / kept.mean(dim=1, keepdim=True).clamp(0.05)).to(flux.device)
         return flux
 
-    def evaluate(self, inputs, targets):
-        """The loss of a set that is not trained on."""
-        self.network.eval()
-        with torch.no_grad():
-            output = torch.cat([self.network(part) for part in torch.split(inputs, 512)])
-        return float(nn.functional.mse_loss(output, targets))
-
     def keep(self, finished):
         """Write history and best weights, and of an unfinished training what it takes to go on, under a checksum."""
         if self.checkpoint is None:
@@ -213,8 +203,8 @@ def _vector(tensors):
 def _fill(tensors, vector):
     """The inverse of `_vector`, into tensors that are there."""
     with torch.no_grad():
-        for one, part in zip(tensors, np.split(vector, np.cumsum([one.numel() for one in tensors])[:-1]), strict=True):
-            one.copy_(torch.tensor(part).reshape(one.shape))
+        for one, part in zip(tensors, torch.tensor(vector).split([one.numel() for one in tensors]), strict=True):
+            one.copy_(part.reshape(one.shape))
 
 
 def _check(sets, names):

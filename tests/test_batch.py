@@ -20,8 +20,8 @@ from tiny_archive import STARS, write_apstar, write_archive
 import labtools
 from labtools.sdss.catalog import read_tables
 from labtools.sdss.survey import Survey
+from labtools.simulation.survey import SimulatedSurvey
 from labtools.spectra import GRID, WAVELENGTH
-from labtools.surveys import SimulatedSurvey
 
 dask = pytest.importorskip("dask", reason="needs labtools[survey]: dask, distributed, zarr, pyarrow")
 distributed = pytest.importorskip("distributed", reason="needs labtools[survey]: dask, distributed, zarr, pyarrow")

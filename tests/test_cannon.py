@@ -17,7 +17,8 @@ from labtools import cannon as room
 from labtools.cannon import Cannon, design, design_slopes, ridge_scores
 from labtools.coverage import residual_modes
 from labtools.errors import BadFile
-from labtools.quadratic import slope_and_curvature
+from labtools.mathematics.quadratic import joined, quadratic_forms, slope_and_curvature
+from labtools.mathematics.trainer import chunks
 
 KINDS = [(1, ()), (2, ()), (2, ("teff",)), (3, ()), (3, ("teff",))]
 
@@ -203,7 +204,8 @@ def test_fits_agree_with_scipy(taught, kind):
 def test_the_quadratic_form_is_the_sum_over_pixels(taught):
     model = taught[2]
     spectra, truth = made_up_stars(model, 5, seed=3)
-    a, b, c, n_pixels = model.quadratic_form(spectra, chunk=2)
+    parts = quadratic_forms(model.theta, model.s2, chunks(spectra, 2), model.theta.shape[1])
+    a, b, c, _, n_pixels = joined(parts)
     v = design((truth.to_numpy() - model.offset) / model.scale)
     short = np.einsum("ni,nij,nj->n", v, a, v) - 2 * np.sum(b * v, axis=1) + c
     pull = (spectra.flux - model.predict(truth)) / np.sqrt(spectra.error**2 + model.s2)

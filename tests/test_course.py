@@ -8,11 +8,10 @@ from made_up import made_up_cannon, made_up_stars
 from tiny_archive import write_archive
 
 from labtools import select_giants
-from labtools.cannon import Cannon
+from labtools.cannon import Cannon, design
 from labtools.course import checks
 from labtools.course.checks import NotYet
 from labtools.jwst.pair import match, name_of
-from labtools.quadratic import design
 from labtools.sdss.catalog import read_tables
 from labtools.spectra import LAB_BITS
 

@@ -12,8 +12,8 @@ import xarray as xr
 from made_up import made_up_cannon, made_up_stars
 from matplotlib.backend_bases import MouseEvent
 
+from labtools.cannon import design
 from labtools.explorer import explore_mask, explore_scatter, explore_spectrum
-from labtools.quadratic import design
 
 SURVEY = SimpleNamespace(title="simulated survey")
 LINES = pd.DataFrame({"species": ["Mg I", "Fe I"], "wavelength": [15753.2, 16045.0], "ep": [5.9, 5.9]})

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from labtools.isochrones import BadFile, best_isochrone, giant_branch, isochrone, read_mist, shipped_isochrones
+from labtools.errors import BadFile
+from labtools.isochrones import best_isochrone, giant_branch, isochrone, read_mist, shipped_isochrones
 
 EEPS = np.arange(400, 640)
 RULE = "# " + "-" * 86
@@ -16,8 +17,8 @@ def made_up(eep, log_age, feh):
     return 3.76 - 0.0014 * up - 0.03 * feh - 0.02 * (log_age - 9.8), logg
 
 
-def mist_text(log_ages, feh, linear=False, cmd=True):
-    """A file in the format of MIST: `.iso.cmd`, or `.iso` without [Fe/H] columns."""
+def mist_text(log_ages, feh, linear=False, cmd=True, phases=True):
+    """A file in the format of MIST: `.iso.cmd`, or `.iso` without [Fe/H] columns; some have no phases."""
     name = "isochrone_age_yr" if linear else "log10_isochrone_age_yr"
     lines = ["# MIST version number  = 1.2", "# MESA revision number =     7503", RULE]
     lines += ["#  Yinit        Zinit   [Fe/H]   [a/Fe]  v/vcrit"]
@@ -26,12 +27,12 @@ def mist_text(log_ages, feh, linear=False, cmd=True):
     for log_age in log_ages:
         columns = ["EEP", name, "initial_mass", "log_Teff", "log_g"] + ["[Fe/H]_init", "[Fe/H]"] * cmd
         lines += [f"# number of EEPs, cols =  {len(EEPS)}  {len(columns) + 1}", "#  1   2   3", ""]
-        lines[-1] = "# " + "  ".join([*columns, "phase"])
+        lines[-1] = "# " + "  ".join(columns + ["phase"] * phases)
         for eep in EEPS:
             log_teff, logg = made_up(eep, log_age, feh)
             numbers = [10**log_age if linear else log_age, 1.1, log_teff, logg, *([feh, feh] if cmd else [])]
             phase = 0 if eep < 454 else 2 if eep < 605 else 3
-            lines.append(f"{eep:5d} " + " ".join(f"{number:.16E}" for number in [*numbers, phase]))
+            lines.append(f"{eep:5d} " + " ".join(f"{number:.16E}" for number in numbers + [phase] * phases))
         lines += ["", ""]
     return "\n".join(lines)
 
@@ -103,7 +104,9 @@ def test_giant_branch_is_monotonic_across_the_bump(grid):
     ends = rgb.iloc[[-1, 0]]
     np.testing.assert_allclose(teff[[0, -1]], ends["teff"], rtol=1e-12)
     assert np.isnan(giant_branch(one, [ends["log_g"].iloc[0] - 0.01, ends["log_g"].iloc[1] + 0.01])).all()
-    np.testing.assert_allclose(giant_branch(one.drop(columns="phase"), logg), teff)
+    bare = grid.parent / "bare.iso.cmd"
+    bare.write_text("".join(mist_text([9.7, 9.75, 9.9], feh, phases=False) for feh in (-1.0, 0.0)))
+    np.testing.assert_allclose(giant_branch(isochrone(read_mist(bare), 6.0, 0.0), logg), teff)
 
 
 def test_giant_branch_wants_one_isochrone_with_giants(grid):

@@ -57,7 +57,8 @@ def test_lines_are_marked_inside_the_panel_each_species_once_in_the_legend(top):
 
 
 def test_isochrones_have_the_colour_of_their_metallicity():
-    branch = pd.DataFrame({"age": 6.0, "feh_init": -1.0, "phase": [2, 2], "teff": [5000.0, 4000], "log_g": [3.0, 1]})
+    branch = pd.DataFrame({"age": 6.0, "feh_init": -1.0, "phase": 2, "teff": [5000.0, 4000], "log_g": [3.0, 1]})
+    branch["eep"] = [500, 560]
     branch.attrs["source"] = "made up"
     stars = pd.DataFrame({"teff": [4800.0, 4700], "logg": [2.5, 2.4], "fe_h": [-1.0, 0.5]})
     ax = plots.plot_kiel(stars, SimpleNamespace(title="a survey"), [branch])

@@ -22,8 +22,8 @@ from scipy.optimize import curve_fit
 import labtools
 from labtools import LABELS, Cannon, normalize
 from labtools.apstar import read_apstar
+from labtools.cannon import design, design_slopes
 from labtools.posterior import build_model, diagnose, sample
-from labtools.quadratic import design, design_slopes
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 PIXELS = 7214

@@ -16,7 +16,7 @@ from astropy.io import fits
 from astroquery.sdss import SDSS, conf
 
 from labtools.errors import ArchiveError, BadFile, TransferError, reading
-from labtools.fitsfile import fits_headers
+from labtools.formats.fitsfile import fits_headers
 from labtools.sdss.http import fetch
 
 __all__ = ["FIELDS", "plain", "query_catalog", "query_fields", "read_allstar", "read_tables", "sql_of", "tidy"]

@@ -95,12 +95,8 @@ def _marginalized(a, b, c, terms):
     inner = a[:, terms:, terms:] + np.eye(a.shape[1] - terms)
     gain = np.linalg.solve(inner, np.concatenate([a[:, terms:, :terms], b[:, terms:, None]], axis=2))
     cross, best = a[:, :terms, terms:], gain[..., terms]
-    a, b, c = (
-        a[:, :terms, :terms] - cross @ gain[..., :terms],
-        b[:, :terms] - np.matvec(cross, best),
-        c - np.vecdot(b[:, terms:], best),
-    )
-    return a, b, c, np.linalg.slogdet(inner)[1]
+    rest = a[:, :terms, :terms] - cross @ gain[..., :terms], b[:, :terms] - np.matvec(cross, best)
+    return *rest, c - np.vecdot(b[:, terms:], best), np.linalg.slogdet(inner)[1]
 
 
 def _chi_square(a, b, c, x, degree):

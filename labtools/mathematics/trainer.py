@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from labtools.labelspace import finite, some, turn
-from labtools.quadratic import design, joined, symmetric
+from labtools.mathematics.labelspace import finite, some, turn
+from labtools.mathematics.quadratic import design, joined, symmetric
 from labtools.spectra import usable
 
 __all__ = ["check_normalized", "chunks", "fault_of", "maximize_pixels", "standardized"]

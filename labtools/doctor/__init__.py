@@ -32,11 +32,8 @@ def examine(network=True, verify=False):
         return
     yield OK, f"{survey.title} (LAB_SURVEY={survey.name}) in {survey.root}", ""
     free = shutil.disk_usage(next(one for one in (survey.root, *survey.root.parents) if one.exists())).free
-    yield (
-        OK if free > ROOM else NOTE,
-        f"{free / 1e9:.1f} GB free there",
-        "" if free > ROOM else "make room, or set LAB_DATA",
-    )
+    mark, advice = (OK, "") if free > ROOM else (NOTE, "make room, or set LAB_DATA")
+    yield mark, f"{free / 1e9:.1f} GB free there", advice
     if not settings.writable(survey.root):
         yield NOTE, f"{survey.root} is read-only", "set LAB_DATA to a folder of your own, LAB_DATA_SHARED to this one"
     for folder in survey.folders:
