@@ -74,10 +74,11 @@ def write_checkpoint(number, figures, survey, folder=None):
     _check_figures(figures)
     title = survey if isinstance(survey, str) else survey.title
     heading = f"{name}  ·  lab 2, checkpoint {number}  ·  {_today()}  ·  {title}"
-    info = {"Title": heading, "Author": name, "Subject": title, "Keywords": _versions()}
+    versions = ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES)
+    info = {"Title": heading, "Author": name, "Subject": title, "Keywords": versions}
     with writing(path) as part, mpl.rc_context({"pdf.fonttype": 42}), PdfPages(part, metadata=info) as pdf:
         for caption, figure in figures.items():
-            _add_page(pdf, figure, [heading, _versions()], caption)
+            _add_page(pdf, figure, [heading, versions], caption)
     if name == NOBODY:
         print(f"This says {NOBODY!r}: set LAB_STUDENT to your name before you hand it in.")
     return path
@@ -114,8 +115,3 @@ def _today():
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     when = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now().astimezone()
     return when.date().isoformat()
-
-
-def _versions():
-    """Versions of labtools and the packages that make the numbers, in one line."""
-    return ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES)

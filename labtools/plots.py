@@ -22,7 +22,6 @@ TITLES = {
     "alpha_m": r"[$\alpha$/M]",
 }  # fmt: skip
 UNITS = {"teff": "K"}
-
 ELEMENT_COLORS = {"Mg I": "C1", "Si I": "C2", "Fe I": "C0", "Al I": "C3", "Ca I": "C4", "H I": "C6"}
 
 

@@ -15,14 +15,9 @@ from labtools.simulation.survey import SimulatedSurvey
 
 __all__ = ["lab_cannon", "normalized_giants", "open_pair", "open_survey", "real_mystery"]
 
-NORMALIZED = 3
-"""Version of normalized spectra: raise it whenever the same raw spectra give other numbers."""
-
-TRAINED = 3
-"""Version of the trained Cannon: raise it whenever the same normalized spectra give another model."""
-
-SPLIT = 18
-"""Seed that divides the giants into training and validation set; 2M03533659+2512012 falls into the first."""
+NORMALIZED = 3  # raise it whenever the same raw spectra give other normalized ones
+TRAINED = 3  # raise it whenever the same normalized spectra give another model
+SPLIT = 18  # seed that divides the giants; 2M03533659+2512012 falls into the training set
 
 
 def open_survey(name=None, root=None):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm.auto import tqdm
 
 from labtools.cache import digest, writing
@@ -18,8 +19,7 @@ from labtools.starnet import ARCHITECTURES, TrainedNet, ask, device, scales, to_
 
 __all__ = ["Recipe", "train"]
 
-VERSION = 1
-"""Raise this whenever the same data and recipe give another network."""
+VERSION = 1  # raise it whenever the same data and recipe give another network
 
 KEEP_EVERY = 10.0  # seconds between checkpoints
 BLOCK = 100  # neighbouring pixels that are masked together
@@ -130,7 +130,7 @@ class _State:
                     kept = time.monotonic()
                 bar.update()
                 bar.set_postfix(validation=f"{loss:.4f}")
-        _fill(self.weights, self.best)
+        vector_to_parameters(torch.tensor(self.best, device=device()), self.weights)
 
     def stands_still(self):
         """Whether the last `patience` epochs brought less than `least`."""
@@ -191,20 +191,13 @@ class _State:
         numbers = np.frombuffer(content, np.float32, offset=48 + history.nbytes)
         self.best, rest = np.split(numbers, [len(self.best)])
         if not finished:
-            _fill(self.tensors, rest)
+            vector_to_parameters(torch.tensor(rest, device=device()), self.tensors)
         return bool(finished)
 
 
 def _vector(tensors):
     """Tensors one after the other: an array of float32."""
-    return torch.cat([one.detach().reshape(-1) for one in tensors]).cpu().numpy()
-
-
-def _fill(tensors, vector):
-    """The inverse of `_vector`, into tensors that are there."""
-    with torch.no_grad():
-        for one, part in zip(tensors, torch.tensor(vector).split([one.numel() for one in tensors]), strict=True):
-            one.copy_(part.reshape(one.shape))
+    return parameters_to_vector(tensors).detach().cpu().numpy()
 
 
 def _check(sets, names):

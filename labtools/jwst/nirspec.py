@@ -9,7 +9,7 @@ from astropy.io import fits
 from scipy.ndimage import gaussian_filter1d, percentile_filter
 
 from labtools.errors import reading
-from labtools.fitsfile import fits_headers
+from labtools.formats.fitsfile import fits_headers
 from labtools.spectra import LIGHT
 
 __all__ = ["at_resolution", "flatten", "read_spec1d", "velocity_of"]

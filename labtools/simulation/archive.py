@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from labtools.cache import cached_folder, digest, sha256_of
 from labtools.continuum import find_continuum_pixels, normalize
-from labtools.fitsfile import fits_headers
+from labtools.formats.fitsfile import fits_headers
 from labtools.isochrones import TABLE
 from labtools.sdss.files import place_of
 from labtools.selection import LABELS
