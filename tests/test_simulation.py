@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 
-from labtools import LABELS, Cannon, normalize, real_mystery, select_giants, settings, split_by_star
+from labtools import LABELS, Cannon, normalize, open_survey, real_mystery, select_giants, settings, split_by_star
 from labtools.apstar import read_apstar
 from labtools.isochrones import best_isochrone, giant_branch, isochrone, shipped_isochrones
 from labtools.simulation import archive
@@ -51,6 +51,18 @@ def test_a_small_survey_has_every_kind_of_star(stars):
 def test_another_size_is_refused(stars):
     with pytest.raises(ValueError, match="LAB_STARS"):
         draw_population(128, stars)
+
+
+def test_a_flipped_bit_of_a_simulated_file_is_noticed(monkeypatch, tmp_path):
+    monkeypatch.setenv("LAB_STARS", "60")
+    survey = open_survey("simulated", tmp_path)
+    ids = survey.catalog().index.unique()[:5]
+    path = survey.path(ids[2])
+    content = bytearray(path.read_bytes())
+    content[80_000] ^= 4
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=f"(?s)1 of 5 spectra are left out.*{ids[2].replace('+', '.')}.*sha1"):
+        assert survey.spectra(ids).star.values.tolist() == [star for star in ids if star != ids[2]]
 
 
 def test_a_size_that_is_no_number_is_refused(monkeypatch, tmp_path):

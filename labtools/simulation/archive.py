@@ -7,6 +7,7 @@ seed, the version of the survey, and a digest of the version of the model, of it
 
 import io
 from functools import lru_cache
+from hashlib import sha1
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,9 @@ def _write_all(folder, seed, stars):
     noise, covariance = (np.array(part[:-1]) for part in zip(*found, strict=True))
     for name, table in zip(("apogeeStar", "aspcapStar"), measure(catalogued, noise, covariance, seed), strict=True):
         table.to_csv(folder / f"{name}.csv", index=False)
+    for place in {path.parent for path in folder.glob("sas/**/apStar-*.fits")}:
+        sums = [f"{sha1(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(place.iterdir())]
+        (place / f"dr17_stars_{place.parent.name}_{place.name}.sha1sum").write_text("".join(sums))
 
 
 def _mystery_star(truth):
