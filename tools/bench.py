@@ -14,6 +14,7 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -25,7 +26,8 @@ from labtools.apstar import read_apstar
 from labtools.cannon import design, design_slopes
 from labtools.posterior import build_model, diagnose, sample
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "performance.md"
 PIXELS = 7214
 JOIN = {"combine_attrs": "drop", "join": "override", "coords": "minimal", "compat": "override", "data_vars": "all"}
 
@@ -195,6 +197,20 @@ def networks():
         yield from importlib.import_module("bench_nets").rows()
 
 
+def cells(number=12):
+    """The longest cells of the notebooks that the last `make lab` has left in build/."""
+    found, totals = [], {}
+    for path in sorted((ROOT / "build").glob("[0-9]*.ipynb")):
+        code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        for place, cell in enumerate(code, start=1):
+            if len(times := sorted(map(datetime.datetime.fromisoformat, cell.metadata.get("execution", {}).values()))):
+                seconds = (times[-1] - times[0]).total_seconds()
+                found.append((seconds, f"make lab: {path.stem}, cell {place}"))
+                totals[path.stem] = totals.get(path.stem, 0) + seconds
+    yield from ((f"make lab: {name}, all cells", f"{seconds:.0f} s") for name, seconds in totals.items())
+    yield from ((what, f"{seconds:.0f} s") for seconds, what in sorted(found, reverse=True)[:number])
+
+
 def page(rows):
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "scipy", "pymc", "torch", "xarray"))
     machine = f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
@@ -220,7 +236,7 @@ def main(largest=20_000):
     suites = [
         training(model, teach, labels), fitting(model, test), sampling(model, test.isel(star=[0])),
         reading(survey), *(growth(model, number) for number in sizes), memory(model),
-        *(label_growth(model, k) for k in (3, 5, 7, 10)), networks(),
+        *(label_growth(model, k) for k in (3, 5, 7, 10)), networks(), cells(),
     ]  # fmt: skip
     rows = []
     for suite in suites:

@@ -88,7 +88,12 @@ def run(path, target, label, timeout):
     notebook = nbformat.read(path, as_version=4)
     began = time.monotonic()
     folder = {"metadata": {"path": str(path.parent)}}
-    options = {"kernel_name": "python3", "extra_arguments": QUIET, "record_timing": False, "coalesce_streams": True}
+    options = {
+        "kernel_name": "python3",
+        "extra_arguments": QUIET,
+        "record_timing": target != path,
+        "coalesce_streams": True,
+    }
     client = Client(notebook, label, timeout=timeout, resources=folder, **options)
     try:
         client.execute()
