@@ -163,6 +163,9 @@ def test_sliders_move_the_curve(page):
         page.keyboard.press("ArrowRight")
     page.wait_for_function(f"before => ({DRAWN})() !== before", arg=before, timeout=20_000)
     page.screenshot(path=SHOTS / "explorer.png")
+    page.locator(".jupyter-matplotlib").last.scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)
+    page.screenshot(path=SHOTS / "spectrum.png")
 
 
 def test_the_dark_theme_is_legible(page):

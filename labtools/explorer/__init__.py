@@ -44,6 +44,7 @@ class Explorer(widgets.VBox):
             artist.set_animated(True)
         FigureManager(Canvas(figure), 0)
         figure.canvas.header_visible = figure.canvas.footer_visible = False
+        figure.canvas.syncing_data_url = False  # else ipympl 0.10 sends bare pixels as a PNG at first
         figure.canvas.mpl_connect("draw_event", self._keep_background)
         for name, control in controls.items():
             control.observe(lambda _, reframe=name in reframe: self.redraw(reframe), "value")
