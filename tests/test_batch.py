@@ -284,7 +284,7 @@ class Slow(ModelSurvey):
         return super().spectra(rows)
 
 
-def whole(out):
+def written(out):
     """Partitions that are there, without what is being written."""
     return [path for path in out.rglob("*.parquet") if not path.parent.name.startswith("unfinished-")]
 
@@ -294,11 +294,11 @@ def test_a_run_that_was_killed_goes_on_where_it_was(client, undisturbed, tmp_pat
     script.write_text(RUN)
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(labtools.__file__).parents[1])])
     process = subprocess.Popen([sys.executable, str(script), str(out)], env=os.environ | {"PYTHONPATH": path})
-    while len(whole(out)) < 3 and process.poll() is None:
+    while len(written(out)) < 3 and process.poll() is None:
         time.sleep(0.05)
     process.kill()
     assert process.wait() == -signal.SIGKILL, "it was killed before its end"
-    done = {path: path.stat().st_mtime_ns for path in whole(out)}
+    done = {path: path.stat().st_mtime_ns for path in written(out)}
     assert 3 <= len(done) < 20
     survey = made_up_survey(400)
     report = label_survey(survey, survey.cannon, out, client, chunk=20)
