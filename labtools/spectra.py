@@ -9,21 +9,9 @@ from astropy import constants
 from labtools.settings import table
 
 __all__ = [
-    "CHIPS",
-    "GRID",
-    "LAB_BITS",
-    "LIGHT",
-    "PIXEL_FLAWS",
-    "WAVELENGTH",
-    "AspcapFlag",
-    "PixMask",
-    "StarFlag",
-    "by_star",
-    "cap_snr",
-    "chips",
-    "resample",
-    "usable",
-]
+    "CHIPS", "GRID", "LAB_BITS", "LIGHT", "PIXEL_FLAWS", "WAVELENGTH", "AspcapFlag", "PixMask", "StarFlag",
+    "by_star", "cap_snr", "chips", "resample", "usable",
+]  # fmt: skip
 
 LIGHT = constants.c.to_value("km/s")
 

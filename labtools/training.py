@@ -19,7 +19,7 @@ from labtools.starnet import ARCHITECTURES, TrainedNet, ask, device, scales, to_
 
 __all__ = ["Recipe", "train"]
 
-VERSION = 1  # raise it whenever the same data and recipe give another network
+VERSION = 2  # raise it whenever the same data and recipe give another network
 
 KEEP_EVERY = 10.0  # seconds between checkpoints
 BLOCK = 100  # neighbouring pixels that are masked together

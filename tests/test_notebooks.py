@@ -128,6 +128,24 @@ def test_carbon_and_nitrogen_are_what_five_labels_leave_out(validation):
     assert more.teff < 0.8 * five.teff
 
 
+def test_the_page_on_the_simulation_tells_these_sizes(validation):
+    survey, giants, spectra, cannon, training, stars = validation
+    modes = labtools.coverage.residual_modes(cannon, spectra.sel(star=training), giants[labtools.LABELS])
+    plain, free = (cannon.fit(spectra.sel(star=stars), modes=some) for some in (None, modes))
+    rows = {
+        "against the catalogue": (plain, giants),
+        "against the truth": (plain, survey.truth()),
+        "the same model with modes, against the catalogue": (free, giants),
+    }
+    page = (ROOT / "docs" / "simulation.md").read_text()
+    for name, (fitted, reference) in rows.items():
+        cells = page.partition(f"| {name} |")[2].partition("\n")[0].strip(" |").split("|")
+        told = np.array([cell.split("/") for cell in cells], float)
+        found = labtools.bias_and_scatter(fitted, reference)[["std", "1.4826 MAD"]].to_numpy()
+        assert (np.abs(told - found) < [[1.0], [0.011], [0.0015], [0.0015], [0.0015]]).all(), name
+    assert (found[[0, 2], 1] < [30, 0.0225]).all(), "with modes it is what the assignment asks for"
+
+
 def test_the_gradient_finds_the_magnesium_lines_in_vacuum(validation):
     _, giants, _, cannon, training, _ = validation
     median = giants.loc[training, labtools.LABELS].median().to_frame("median").T

@@ -22,16 +22,17 @@ SPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "p
 BAR = re.compile(
     r"(?:\x1b\[A|\r)*[^\r\n]*?(?:\d%\|[^\r\n|]*\| *[\d.]+\w?/[\d.]+\w?|\d\w*) \[\d[\d:]*[<,][^\r\n\]]*\](?:\x1b\[A|\r)*"
 )
+PORT = re.compile(r"Dask dashboard: .*\n?")
 FAULTS = (CellExecutionError, CellTimeoutError, DeadKernelError)
 QUIET = ["--log-level=ERROR"]  # the kernel warns about encryption, though it talks to this machine alone
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def without_bars(outputs):
-    """The outputs of a cell without progress bars; of a living figure the still picture stays."""
+    """The outputs of a cell without progress bars and ports; of a living figure the still picture stays."""
     for out in outputs:
         if out.output_type == "stream" and out.name == "stderr":
-            out = NotebookNode(out, text=BAR.sub("", out.text))
+            out = NotebookNode(out, text=PORT.sub("", BAR.sub("", out.text)))
             if not out.text.strip():
                 continue
         if WIDGET not in out.get("data", {}):

@@ -6,17 +6,9 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 __all__ = [
-    "departure",
-    "design",
-    "design_slopes",
-    "fit_forms",
-    "joined",
-    "monomials",
-    "quadratic_forms",
-    "slope_and_curvature",
-    "spread_out",
-    "symmetric",
-]
+    "departure", "design", "design_slopes", "fit_forms", "joined", "monomials", "quadratic_forms",
+    "slope_and_curvature", "spread_out", "symmetric",
+]  # fmt: skip
 
 
 @lru_cache
