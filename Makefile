@@ -32,7 +32,7 @@ lab: announced $(INSTALLED)
 announced:
 	@echo "1. Python packages in $(ENV): $(if $(wildcard $(INSTALLED)),installed,2.1 GB and about 4 minutes)"
 	@echo "2. Data in $${LAB_DATA:-data}, made when a notebook asks for them: 1.2 GB"
-	@echo "3. Eight notebooks, executed into build/: about 2 minutes, 4 where data are made"
+	@echo "3. Nine notebooks, executed into build/: about 2 minutes, 4 where data are made"
 	@echo
 
 jupyter: $(INSTALLED)
@@ -43,7 +43,7 @@ notebooks: $(INSTALLED)
 	$(PY) tools/run_notebooks.py
 
 test: $(INSTALLED)
-	$(PY) -m pytest -q -n 2 --dist loadfile --nbval --nbval-cell-timeout=900 notebooks tests
+	$(PY) -m pytest -q -n 2 --dist loadfile --nbval --nbval-cell-timeout=900 notebooks tests/test_notebooks.py tests
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

@@ -65,9 +65,12 @@ def real(shared_data, tmp_path_factory):
     from sdss_server import serving
 
     folder = tmp_path_factory.mktemp("dr17")
-    (folder / "data").mkdir()
+    (folder / "data" / "cache").mkdir(parents=True)
     for file in (shared_data / "course").iterdir():
         shutil.copy(file, folder / "data")
+    here = Path(os.environ.get("LAB_DATA") or ROOT / "data")
+    for net in here.glob("cache/*.net"):
+        shutil.copy(net, folder / "data" / "cache")
     config = folder / "config" / "astropy"
     config.mkdir(parents=True)
     with serving(shared_data / "dr17-replica") as server:
@@ -76,7 +79,7 @@ def real(shared_data, tmp_path_factory):
         settings = {
             "LAB_SURVEY": "dr17",
             "LAB_DATA": str(folder / "data"),
-            "LAB_DATA_SHARED": os.environ.get("LAB_DATA") or str(ROOT / "data"),
+            "LAB_DATA_SHARED": str(here),
             "LAB_FIGURES": str(folder / "figures"),
             "LAB_STUDENT": "Cecilia Payne-Gaposchkin",
             "XDG_CONFIG_HOME": str(folder / "config"),

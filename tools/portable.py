@@ -104,7 +104,9 @@ def state():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", help=f"some of: {', '.join(PERSONALITIES)}")
-    parser.add_argument("--paths", nargs="+", default=["notebooks", "tests"], help="what pytest runs")
+    parser.add_argument(
+        "--paths", nargs="+", default=["notebooks", "tests/test_notebooks.py", "tests"], help="what pytest runs"
+    )
     parser.add_argument("--knobs", action="store_true", help="try the knobs and run nothing")
     options = parser.parse_args()
     if unknown := set(options.only) - set(PERSONALITIES):
