@@ -13,8 +13,8 @@ Here `sanitize` returns a `Printed`, a string that differs from another one by t
 
 Two tags in the metadata of a cell relax this for its outputs. `nbval-rounded`: whole numbers are measured values
 printed to the unit. `nbval-within-20-percent`, with any number: a measured value may be that far off. Progress bars
-are dropped, so that the cells which show one are compared as well; so are the random identifiers of HTML elements.
-Images are not compared.
+are dropped, so that the cells which show one are compared as well; so are the random identifiers of HTML elements, and
+what libraries say on stderr that is no warning and no error. Images are not compared.
 """
 
 import re
@@ -120,6 +120,13 @@ def tolerance_of(tags):
     return {"rounded": "nbval-rounded" in tags, "within": max(within, default=0)}
 
 
+def spoken(outputs):
+    """Outputs without progress bars and without remarks on stderr; warnings and errors stay."""
+    for out in without_bars(outputs):
+        if out.get("name") != "stderr" or re.search("Warning|Error", out.text):
+            yield out
+
+
 class Cell(IPyNbCell):
     def sanitize(self, s):
         text = super().sanitize(s)
@@ -127,7 +134,11 @@ class Cell(IPyNbCell):
         return Printed(RANDOM_ID.sub("id", text), **tolerance) if isinstance(s, str) else text
 
     def compare_outputs(self, test, ref, skip_compare=None):
-        return super().compare_outputs(list(without_bars(test)), list(without_bars(ref)), skip_compare)
+        test, ref = list(spoken(test)), list(spoken(ref))
+        same = super().compare_outputs(test, ref, skip_compare)
+        if not same:
+            self.comparison_traceback += [out.text for out in test if out.get("name") == "stderr"]
+        return same
 
     def format_output_compare(self, key, left, right):
         if not isinstance(left, Printed):

@@ -119,7 +119,8 @@ CELLS = {  # source: what is committed, and whether the cell must fail
     "print('a word')": ("one word\n", True),
     "print('one row')": ("one row\nanother\n", True),
     "import sys; print('done:  50%|##   | 1/2 [00:00<00:01, 9.1it/s]', file=sys.stderr); print(1.5)": ("1.5\n", False),
-    "import sys; print('a warning', file=sys.stderr); print(2.5)": ("2.5\n", True),
+    "import sys; print('a remark', file=sys.stderr); print(2.5)": ("2.5\n", False),
+    "import warnings; warnings.warn('so it is told'); print(2.5)": ("2.5\n", True),
 }
 
 
@@ -140,3 +141,4 @@ def test_nbval_sees_the_same(tmp_path):
     failed = [line.rpartition("::")[2] for line in done.stdout.splitlines() if line.startswith("FAILED")]
     assert [name.partition(" - ")[0] for name in failed] == wrong, done.stdout
     assert "[28.0 -> 26.6] K: 14 units of the last digit" in done.stdout
+    assert "UserWarning: so it is told" in done.stdout
