@@ -82,10 +82,10 @@ def run(name, paths):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     settings = PERSONALITIES[name][0] | {"LAB_DATA": str(folder / "data")}
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
     began = time.monotonic()
     with open(folder / "log.txt", "w") as log:
-        command += ["--nbval", "--nbval-cell-timeout=1800", *paths]
+        command += ["--no-loadscope-reorder", "-p", "no:cacheprovider", "--nbval", "--nbval-cell-timeout=1800", *paths]
         code = subprocess.run(command, cwd=ROOT, env=environment(settings), stdout=log, stderr=log).returncode
     last = (folder / "log.txt").read_text().splitlines()[-1:]
     if not code:
