@@ -12,10 +12,10 @@ TORCH_INDEX = $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pyt
 .PHONY: help lab jupyter notebooks test lint bench doctor portable fuzz figures student handin site browser clean clean-old
 
 help:
-	@echo "make lab        set up, run every notebook into build/ (first time 6 minutes and 3.3 GB, then 2 minutes)"
+	@echo "make lab        set up, run every notebook into build/ (first time 13 minutes and 3.3 GB, then 5 minutes)"
 	@echo "                TORCH=cpu: the CPU build of PyTorch; LAB_SURVEY=dr17: real spectra; LAB_STUDENT='Your Name'"
 	@echo "make jupyter    JupyterLab on copies in build/work, so that the checkout stays as it is"
-	@echo "make test       unit tests, and every notebook against its committed outputs (12 minutes)"
+	@echo "make test       unit tests, and every notebook against its committed outputs (9 to 12 minutes)"
 	@echo "make doctor     what is installed, which data are here, and what to do about what is wrong"
 	@echo "make notebooks  run the notebooks in place, to refresh the outputs and figures that are committed"
 	@echo "make lint       style and imports;  make bench: speed"
@@ -32,7 +32,7 @@ lab: announced $(INSTALLED)
 announced:
 	@echo "1. Python packages in $(ENV): $(if $(wildcard $(INSTALLED)),installed,2.1 GB and about 4 minutes)"
 	@echo "2. Data in $${LAB_DATA:-data}, made when a notebook asks for them: 1.2 GB"
-	@echo "3. Nine notebooks, executed into build/: about 2 minutes, 4 where data are made"
+	@echo "3. Nine notebooks, executed into build/: about 5 minutes, 10 where data are made"
 	@echo
 
 jupyter: $(INSTALLED)
