@@ -36,7 +36,8 @@ announced:
 	@echo
 
 jupyter: $(INSTALLED)
-	mkdir -p build/work && cp -n notebooks/[0-9]*.ipynb build/work/
+	mkdir -p build/work
+	for one in notebooks/[0-9]*.ipynb; do test -e "build/work/$${one##*/}" || cp "$$one" build/work; done
 	$(ENV)/bin/jupyter lab --notebook-dir=build/work
 
 notebooks: $(INSTALLED)
