@@ -44,7 +44,7 @@ notebooks: $(INSTALLED)
 	$(PY) tools/run_notebooks.py
 
 test: $(INSTALLED)
-	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --nbval --nbval-cell-timeout=900 notebooks tests/test_notebooks.py tests
+	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --nbval --nbval-cell-timeout=900
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

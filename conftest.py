@@ -16,8 +16,15 @@ def pytest_configure():
     for name in [name for name in os.environ if name.startswith("LAB_")]:
         if name not in ("LAB_DATA", "LAB_DATA_SHARED", "LAB_SHARED", "LAB_FUZZ"):
             del os.environ[name]
+    os.environ["IPYTHONDIR"] = os.path.join(tempfile.gettempdir(), f"lab-ipython-{os.getpid()}")  # no shared history
     os.environ["LAB_FIGURES"] = os.path.join(tempfile.gettempdir(), f"lab-figures-{os.getpid()}")
 
 
+def pytest_collection_modifyitems(items):
+    """Long ones first: the notebooks, then their run on the replica, which finds what they have made."""
+    items.sort(key=lambda item: (item.path.suffix != ".ipynb") + (item.path.name != "test_notebooks.py"))
+
+
 def pytest_unconfigure():
-    shutil.rmtree(os.environ.pop("LAB_FIGURES", ""), ignore_errors=True)
+    for name in ("LAB_FIGURES", "IPYTHONDIR"):
+        shutil.rmtree(os.environ.pop(name, ""), ignore_errors=True)

@@ -152,11 +152,13 @@ def test_the_key_holds_all_that_a_pair_depends_on(monkeypatch, tmp_path):
     other = tmp_path / "other.csv"
     other.write_text("another table")
     keys = {pairs.pair_key(60, 3), pairs.pair_key(61, 3), pairs.pair_key(60, 4)}
-    for name in ("VERSION", "MODEL", "LINES", "LINE_TABLE", "TABLE"):
+    tables = [[*pairs.TABLES[:n], other, *pairs.TABLES[n + 1 :]] for n in range(len(pairs.TABLES))]
+    changes = [("VERSION", 0), ("MODEL", 0), *(("TABLES", some) for some in tables)]
+    for name, value in changes:
         with monkeypatch.context() as changed:
-            changed.setattr(pairs, name, 0 if name in ("VERSION", "MODEL") else other)
+            changed.setattr(pairs, name, value)
             keys.add(pairs.pair_key(60, 3))
-    assert len(keys) == 8
+    assert len(keys) == 3 + len(changes) == 11
 
 
 def spoil(path, key, change):

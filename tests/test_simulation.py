@@ -80,16 +80,13 @@ def test_the_key_holds_all_that_a_survey_depends_on(monkeypatch, tmp_path):
     keys = {first, archive.survey_key(129, 1900), archive.survey_key(128, 300)}
     other = tmp_path / "other.csv"
     other.write_text("another table")
-    for name, value in (
-        ("VERSION", archive.VERSION + 1),
-        ("MODEL", archive.MODEL + 1),
-        ("LINE_TABLE", other),
-        ("TABLE", other),
-    ):
+    tables = [[*archive.TABLES[:n], other, *archive.TABLES[n + 1 :]] for n in range(len(archive.TABLES))]
+    changes = [("VERSION", archive.VERSION + 1), ("MODEL", archive.MODEL + 1), *(("TABLES", some) for some in tables)]
+    for name, value in changes:
         with monkeypatch.context() as changed:
             changed.setattr(archive, name, value)
             keys.add(archive.survey_key(128, 1900))
-    assert len(keys) == 7
+    assert len(keys) == 3 + len(changes) == 11
     assert archive.survey_key(128, 1900) == first
 
 

@@ -4,7 +4,6 @@ The table goes to docs/performance.md with the machine, the versions and the dat
 """
 
 import datetime
-import importlib
 import os
 import platform
 import sys
@@ -190,13 +189,6 @@ def label_growth(model, k):
     yield f"{k} labels, 1000 stars: training", f"{timed(lambda: Cannon.train(spectra, labels), 1):.2f} s"
 
 
-def networks():
-    """Rows of tools/bench_nets.py, where it is: `rows()` yields (what, figure)."""
-    if (Path(__file__).parent / "bench_nets.py").is_file():
-        sys.path.append(str(Path(__file__).parent))
-        yield from importlib.import_module("bench_nets").rows()
-
-
 def cells(number=12):
     """The longest cells of the notebooks that the last `make lab` has left in build/."""
     found, totals = [], {}
@@ -226,6 +218,8 @@ Python {platform.python_version()}, {versions}.
 
 
 def main(largest=20_000):
+    import bench_nets  # it uses the clock of this file
+
     warnings.filterwarnings("ignore", message="(chip|the model extrapolates|PyTensor could not)")
     survey = labtools.open_survey()
     giants, spectra = labtools.normalized_giants(survey)
@@ -236,7 +230,7 @@ def main(largest=20_000):
     suites = [
         training(model, teach, labels), fitting(model, test), sampling(model, test.isel(star=[0])),
         reading(survey), *(growth(model, number) for number in sizes), memory(model),
-        *(label_growth(model, k) for k in (3, 5, 7, 10)), networks(), cells(),
+        *(label_growth(model, k) for k in (3, 5, 7, 10)), bench_nets.rows(), cells(),
     ]  # fmt: skip
     rows = []
     for suite in suites:

@@ -82,10 +82,10 @@ def run(name, paths):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     settings = PERSONALITIES[name][0] | {"LAB_DATA": str(folder / "data")}
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     began = time.monotonic()
     with open(folder / "log.txt", "w") as log:
-        command += ["--no-loadscope-reorder", "-p", "no:cacheprovider", "--nbval", "--nbval-cell-timeout=1800", *paths]
+        command += ["-p", "no:cacheprovider", "--nbval", "--nbval-cell-timeout=1800", *paths]
         code = subprocess.run(command, cwd=ROOT, env=environment(settings), stdout=log, stderr=log).returncode
     last = (folder / "log.txt").read_text().splitlines()[-1:]
     if not code:
@@ -104,9 +104,7 @@ def state():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", help=f"some of: {', '.join(PERSONALITIES)}")
-    parser.add_argument(
-        "--paths", nargs="+", default=["notebooks", "tests/test_notebooks.py", "tests"], help="what pytest runs"
-    )
+    parser.add_argument("--paths", nargs="+", default=[], help="what pytest runs: all, if none is named")
     parser.add_argument("--knobs", action="store_true", help="try the knobs and run nothing")
     options = parser.parse_args()
     if unknown := set(options.only) - set(PERSONALITIES):

@@ -19,14 +19,13 @@ from tqdm.auto import tqdm
 from labtools.cache import cached_folder, digest, sha256_of
 from labtools.continuum import find_continuum_pixels, normalize
 from labtools.formats.fitsfile import fits_headers
-from labtools.isochrones import TABLE
 from labtools.sdss.files import place_of
 from labtools.selection import LABELS
-from labtools.settings import setting
+from labtools.settings import setting, table
 from labtools.simulation.catalogue import Pipeline, list_entries, measure
 from labtools.simulation.instrument import KM_PER_PIXEL, observe, throughput
-from labtools.simulation.population import MYSTERY, STARS, TRENDS, draw_population, trends
-from labtools.simulation.synthesis import LINE_TABLE, MODEL, complete_labels, synthesize
+from labtools.simulation.population import MYSTERY, STAR_TABLES, STARS, TRENDS, draw_population, trends
+from labtools.simulation.synthesis import MODEL, MODEL_TABLES, complete_labels, synthesize
 from labtools.spectra import CHIPS, GRID, WAVELENGTH
 
 __all__ = ["SEED", "continuum_map", "read_truth", "survey_key", "write_survey"]
@@ -37,6 +36,7 @@ VERSION = 13
 SEED = 128
 BATCH = 250  # stars whose models are held at a time
 PIXEL = np.arange(WAVELENGTH.size)
+TABLES = [*MODEL_TABLES, *STAR_TABLES, table("sky_lines.csv")]
 
 
 def _header(name, star, mask):
@@ -105,7 +105,7 @@ def continuum_map():
 
 def survey_key(seed, stars):
     """Name of the folder of a survey: what it depends on is in it."""
-    return f"{stars}-seed{seed}-v{VERSION}.{digest(MODEL, sha256_of(LINE_TABLE), sha256_of(TABLE))[:8]}"
+    return f"{stars}-seed{seed}-v{VERSION}.{digest(MODEL, *map(sha256_of, TABLES))[:8]}"
 
 
 def write_survey(folders):
@@ -150,8 +150,8 @@ def _write_all(folder, seed, stars):
                 _write_apstar(folder / place, name, star, images)
                 bar.update()
     noise, covariance = (np.array(part[:-1]) for part in zip(*found, strict=True))
-    for name, table in zip(("apogeeStar", "aspcapStar"), measure(catalogued, noise, covariance, seed), strict=True):
-        table.to_csv(folder / f"{name}.csv", index=False)
+    for name, rows in zip(("apogeeStar", "aspcapStar"), measure(catalogued, noise, covariance, seed), strict=True):
+        rows.to_csv(folder / f"{name}.csv", index=False)
     for place in {path.parent for path in folder.glob("sas/**/apStar-*.fits")}:
         sums = [f"{sha1(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(place.iterdir())]
         (place / f"dr17_stars_{place.parent.name}_{place.name}.sha1sum").write_text("".join(sums))

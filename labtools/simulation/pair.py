@@ -11,17 +11,17 @@ from scipy.ndimage import gaussian_filter1d
 from tqdm.auto import tqdm
 
 from labtools.cache import cached_folder, digest, sha256_of
-from labtools.isochrones import TABLE
 from labtools.jwst import pair as real
 from labtools.settings import table
 from labtools.simulation.instrument import recorded
-from labtools.simulation.population import designations, draw_abundances, draw_giants
-from labtools.simulation.synthesis import LINE_TABLE, MODEL, complete_labels, read_lines, synthesize
+from labtools.simulation.population import STAR_TABLES, designations, draw_abundances, draw_giants
+from labtools.simulation.synthesis import MODEL, MODEL_TABLES, complete_labels, read_lines, synthesize
 from labtools.spectra import WAVELENGTH
 
 __all__ = ["apogee_spectra", "draw_catalogue", "nirspec_spectra", "pair_key", "wide_lines", "write_pair"]
 
 LINES = table("lines_jwst.csv")
+TABLES = [LINES, *MODEL_TABLES, *STAR_TABLES]
 WAVELENGTHS = np.linspace(9000, 18000, real.PIXELS)
 FWHM = 4.71
 """Width of a line in NIRSpec with G140H, Angstrom: two pixels of 2.356 as in the spectra of M71, so that R grows with
@@ -133,7 +133,7 @@ def _write_jwst(path, catalogue, rows, seed):
 
 def pair_key(stars, seed):
     """Name of the folder of a simulated pair: what it depends on is in it."""
-    tables = digest(MODEL, *map(sha256_of, (LINES, LINE_TABLE, TABLE)))[:8]
+    tables = digest(MODEL, *map(sha256_of, TABLES))[:8]
     return f"simulated-jwst-{stars}-seed{seed}-v{VERSION}.{tables}"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from astropy.coordinates import Angle
 
-from labtools.isochrones import shipped_isochrones
+from labtools.isochrones import TABLE, shipped_isochrones
 from labtools.selection import LABELS
 from labtools.settings import table
 from labtools.simulation.synthesis import complete_labels
@@ -36,7 +36,8 @@ MYSTERY = pd.Series(
 )
 """The simulated mystery star: true labels of a giant of 8 Gyr."""
 
-TRENDS = pd.read_csv(table("abundance_trends.csv"), index_col="abundance", float_precision="round_trip")
+STAR_TABLES = [TABLE, table("abundance_trends.csv")]  # all that stars are drawn by
+TRENDS = pd.read_csv(STAR_TABLES[1], index_col="abundance", float_precision="round_trip")
 """Abundances that the lab has no label for, as functions of alpha - 0.1, [Fe/H] and log g - 2.5, and their scatter."""
 
 GRAVITY = (0.5, 3.45)  # log g of the giants that are drawn

@@ -21,6 +21,7 @@ MODEL = 1
 """Raise this whenever the same labels and lines give other spectra: the keys of all that is simulated hold it."""
 
 LINE_TABLE = table("lines.csv")
+MODEL_TABLES = [LINE_TABLE, table("atoms.csv"), table("molecules.csv")]  # all that a model is made of
 FINE_STEP = np.log(10) * 6e-6 / 3  # ln(wavelength): a third of an APOGEE pixel, 1.38 km / s
 LOG_TAU = np.round(np.arange(-4.0, 1.3, 0.2), 1)  # Rosseland depths of the hydrostatic integration
 CELLS = slice(2, None, 3)  # those that stand for the nine cells of the line transfer, 0.6 dex wide
