@@ -129,7 +129,7 @@ def prepare(in_place):
     if os.environ.get("LAB_SURVEY", "").strip().lower() not in ("", "simulated"):
         return "The committed outputs are those of the simulated survey: unset LAB_SURVEY, or give --into FOLDER."
     os.environ["LAB_FIGURES"] = str(ROOT / "figures")
-    for name in ("LAB_STUDENT", "LAB_STARS", "LAB_SEED"):
+    for name in ("LAB_STUDENT", "LAB_STARS", "LAB_SEED", "LAB_LARGE"):
         os.environ.pop(name, None)
     return None
 
