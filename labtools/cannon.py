@@ -5,6 +5,7 @@ scaled labels and all their products (for a quadratic model T = 1 + K + K(K+1)/2
 is σ² + s²: the error of that pixel and an intrinsic scatter of the model.
 """
 
+import io
 import warnings
 from dataclasses import dataclass, fields
 
@@ -13,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from labtools.cache import writing
-from labtools.errors import BadFile
+from labtools.errors import reading
 from labtools.formats import npz
 from labtools.mathematics.labelspace import LabelSpace, some
 from labtools.mathematics.quadratic import design, design_slopes, fit_forms, joined, quadratic_forms, spread_out
@@ -22,6 +23,8 @@ from labtools.selection import split_by_star
 from labtools.spectra import by_star
 
 __all__ = ["Cannon", "design", "design_slopes", "ridge_scores"]
+
+LARGEST = 1 << 30  # bytes of a model that are read
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -157,9 +160,12 @@ class Cannon(LabelSpace):
     @classmethod
     def from_bytes(cls, content, source="this file"):
         """The model that `to_bytes` wrote; BadFile, naming the `source`, if it is something else or damaged."""
-        parts = npz.unpack(content, [field.name for field in fields(cls)], source)
-        if fault := fault_of(**parts):
-            raise BadFile(f"{source} is no trained Cannon: {fault}")
+        with reading(source, "a trained Cannon"):
+            parts = npz.arrays(io.BytesIO(content), min(len(content), LARGEST))
+            if parts.keys() != {field.name for field in fields(cls)}:
+                raise ValueError(f"it holds {', '.join(parts)}")
+            if fault := fault_of(**parts):
+                raise ValueError(fault)
         names = parts["labels"]
         texts = {"labels": tuple(names.tolist()), "reciprocal": tuple(names[parts["reciprocal"]].tolist())}
         return cls(**parts | texts | {"degree": int(parts["degree"])})
@@ -173,7 +179,7 @@ class Cannon(LabelSpace):
     def load(cls, path):
         """Read a model that `save` wrote; BadFile if the file holds something else, or what an older version wrote."""
         with open(path, "rb") as file:
-            return cls.from_bytes(file.read(npz.LARGEST + 1), path)
+            return cls.from_bytes(file.read(LARGEST + 1), path)
 
     def coefficients(self, modes=None):
         """θ (L, T), with the modes as further columns."""

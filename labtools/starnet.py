@@ -7,9 +7,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from labtools.selection import bias_and_scatter, split_by_star
+from labtools.selection import bias_and_scatter
 
-__all__ = ["ARCHITECTURES", "SmallNet", "StarNet", "TrainedNet", "scores", "split_stars"]
+__all__ = ["ARCHITECTURES", "SmallNet", "StarNet", "TrainedNet", "scores"]
 
 
 class Conv1d(nn.Conv1d):
@@ -123,11 +123,6 @@ class TrainedNet:
         output = ask(self.network.to(device()), to_inputs(spectra, self.scale))
         values = output.double().cpu().numpy() * self.scale["label_std"] + self.scale["label_mean"]
         return pd.DataFrame(values, index=pd.Index(spectra.star.values, name="star"), columns=list(self.labels))
-
-
-def split_stars(stars, seed, parts=(5, 1, 2)):
-    """Random groups of stars for training, validation and test, see `labtools.selection.split_by_star`."""
-    return split_by_star(stars, seed, parts=parts)
 
 
 def scores(predicted, true):

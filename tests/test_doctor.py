@@ -23,7 +23,6 @@ def mirror(tmp_path_factory):
 def sdss(mirror, monkeypatch):
     with serving(mirror) as server:
         monkeypatch.setattr(archive, "COURSE", server.url + "/")
-        monkeypatch.setattr(doctor.mist, "ADDRESS", server.url + "/mist")
         yield server
 
 
@@ -51,7 +50,7 @@ def test_a_lab_that_is_well(home, capsys):
     expected = ["Python", "astroquery", "APOGEE DR17 (LAB_SURVEY=dr17)", "All is well"]
     expected += ["dr17/sas: 4 whole", "dr17/arrays: 2 whole"]
     assert not [one for one in expected if one not in report]
-    assert report.count("answers") == 4
+    assert report.count("answers") == 3
 
 
 def test_what_is_verified_is_counted_only_on_request(home, capsys):
@@ -118,14 +117,13 @@ def test_what_killed_runs_left_is_told_and_not_counted(home, capsys):
 
 def test_a_server_that_is_down_matters_only_to_the_survey_that_needs_it(home, sdss, monkeypatch):
     sdss.fault = lambda path, number: "503"
-    assert len(wrong()) == 4
+    assert len(wrong()) == 3
     assert all("503" in what for what, _ in wrong())
     monkeypatch.setenv("LAB_SURVEY", "simulated")
     assert wrong() == []
 
 
 def test_a_server_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(doctor.mist, "ADDRESS", "http://127.0.0.1:9/")
     monkeypatch.setattr(doctor.dr17, "COURSE", "http://127.0.0.1:9/")
     with conf.set_temp("skyserver_baseurl", "http://127.0.0.1:9"), conf.set_temp("sas_baseurl", "http://127.0.0.1:9"):
         found = list(doctor._network(doctor.BAD))

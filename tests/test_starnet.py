@@ -9,7 +9,8 @@ from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler
 
 from labtools import starnet, training
-from labtools.starnet import SmallNet, StarNet, scores, split_stars
+from labtools.selection import split_by_star
+from labtools.starnet import SmallNet, StarNet, scores
 from labtools.training import Recipe, train
 
 
@@ -190,11 +191,11 @@ def test_early_stopping_and_best_weights(sets):
 
 def test_split_is_5_1_2_disjoint_and_by_star():
     stars = pd.Index([f"s{i}" for i in range(800)] + ["s0", "s1"])
-    groups = split_stars(stars, seed=42)
+    groups = split_by_star(stars, seed=42, parts=(5, 1, 2))
     assert [group.nunique() for group in groups] == [500, 100, 200]
     assert sum(map(len, groups)) == 802
     assert not set(groups[0]) & set(groups[1]) | set(groups[1]) & set(groups[2]) | set(groups[0]) & set(groups[2])
-    assert not split_stars(stars, seed=43)[0].equals(groups[0])
+    assert not split_by_star(stars, seed=43, parts=(5, 1, 2))[0].equals(groups[0])
 
 
 def test_scores_against_scikit_learn(net, sets):

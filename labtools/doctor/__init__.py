@@ -11,7 +11,7 @@ from labtools import settings
 from labtools.cache import sha256_of
 from labtools.errors import ArchiveError, BadFile
 from labtools.isochrones import read_mist
-from labtools.sdss import dr17, mist
+from labtools.sdss import dr17
 from labtools.sdss.files import read_star, sums_in
 from labtools.sdss.http import Job, gather
 from labtools.surveys import open_survey
@@ -91,7 +91,7 @@ _CHECKS = {r"a[ps]Star-.*\.fits(\.npz)?$": _spectrum, r"\.[0-9a-f]{16}\.\w+$": _
 
 def _network(wrong):
     """Whether the servers answer that real data come from."""
-    urls = [conf.skyserver_baseurl, conf.sas_baseurl, mist.ADDRESS, dr17.COURSE + next(iter(dr17.COURSE_FILES))]
+    urls = [conf.skyserver_baseurl, conf.sas_baseurl, dr17.COURSE + next(iter(dr17.COURSE_FILES))]
     try:
         for url, result in gather({url: Job(url, attempts=1, deadline=8.0) for url in urls}):
             silent = getattr(result, "passing", False)

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import re
-import zipfile
 from contextlib import suppress
 
 import numpy as np
@@ -12,6 +11,7 @@ import xarray as xr
 from labtools.apstar import parse_apstar
 from labtools.cache import writing
 from labtools.errors import BadFile, reading
+from labtools.formats import npz
 from labtools.spectra import GRID, LAB_BITS, WAVELENGTH
 
 __all__ = [
@@ -110,7 +110,7 @@ def pack(content, path):
 def _unpack(content, source):
     """What `parse_apstar` would make of the file that was packed."""
     with reading(source, "a packed spectrum"):
-        arrays = _arrays(io.BytesIO(content))
+        arrays = npz.arrays(io.BytesIO(content), LIMIT)
         images = {name: _image(arrays[name], kind) for name, kind in _IMAGES.items()}
         star = str(arrays["star"].item())
     masked = images["mask"] & int(LAB_BITS) != 0
@@ -127,16 +127,6 @@ def _image(planes, kind):
     return np.ascontiguousarray(planes.T).view(kind)[:, 0].astype(kind[1:])
 
 
-def _arrays(file):
-    """The arrays of an .npz file: of bounded size, and no pickle is opened."""
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        if sum(member.file_size for member in members) > LIMIT:
-            raise ValueError(f"more than {LIMIT} bytes when it is unpacked")
-        files = {member.filename.removesuffix(".npy"): io.BytesIO(archive.read(member)) for member in members}
-    return {name: np.lib.format.read_array(file, allow_pickle=False) for name, file in files.items()}
-
-
 def read_continuum_pixels(path):
     """A map of continuum pixels from an .npz file as the course hands it out: boolean DataArray over `wavelength`.
 
@@ -145,7 +135,7 @@ def read_continuum_pixels(path):
     Wavelengths that belong to the survey's grid become exactly those of it. Raises FileNotFoundError, and BadFile.
     """
     with reading(path, "a readable .npz file with a continuum map"):
-        arrays = _arrays(path)
+        arrays = npz.arrays(path, LIMIT)
         booleans = [name for name, array in arrays.items() if array.dtype == bool]
         trusted = next((arrays[n] for n in ("trusted", "continuum", *booleans) if n in arrays), np.empty(0))
         if trusted.ndim != 1 or trusted.dtype != bool or not trusted.any():

@@ -43,7 +43,6 @@ class Job:
 
     url: str
     parse: Callable = bytes
-    form: dict | None = None
     limit: int = LIMIT
     attempts: int | None = None
     quiet: float = 30.0  # seconds without a byte
@@ -174,14 +173,14 @@ class _Line:
 
     async def _get(self, job):
         """The body of the answer, after few redirects, none of which gives up encryption or leaves the host."""
-        url, form = httpx.URL(job.url), job.form
+        url = httpx.URL(job.url)
         for _ in range(REDIRECTS + 1):
             timeout = httpx.Timeout(job.quiet, connect=10.0)
-            async with self.client.stream("POST" if form else "GET", url, data=form, timeout=timeout) as answer:
+            async with self.client.stream("GET", url, timeout=timeout) as answer:
                 if not answer.has_redirect_location:
                     self._check_status(job, answer)
                     return await _body(job, answer)
-                url, form = _followed(job, url, answer.headers["Location"]), None
+                url = _followed(job, url, answer.headers["Location"])
         raise TransferError(job.url, f"more than {REDIRECTS} redirects")
 
     def _check_status(self, job, answer):
