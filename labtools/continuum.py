@@ -40,7 +40,7 @@ def normalize(spectra, continuum_pixels, degree=2, clip=4.0):
         picked = resample(spectra.isel(star=rows), grid)
         flux, error = _cleaned(picked.flux.values, picked.error.values)
         seen = seen or np.isfinite(error).any()
-        kind = np.result_type(picked.flux.dtype, np.float32)
+        kind = np.result_type(spectra.flux.dtype, np.float32)
         made = _normalized(flux, error, grid, continuum_pixels.values, degree, clip)
         arrays = {name: values.astype(kind) for name, values in made.items()}
         if "mask" in picked:

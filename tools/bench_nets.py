@@ -3,6 +3,8 @@
 `python tools/bench_nets.py` prints a table; both times are the shortest of a few.
 """
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import torch
@@ -10,6 +12,8 @@ import xarray as xr
 from bench import timed
 from torch import nn
 
+from labtools import open_pair, split_by_star
+from labtools.jwst.pair import match
 from labtools.starnet import StarNet, TrainedNet, device
 from labtools.training import Recipe, train
 
@@ -33,11 +37,11 @@ def plain(outputs=LABELS):
     )  # fmt: skip
 
 
-def plain_training(network, flux, labels):
+def plain_training(network, flux, labels, batch=BATCH):
     """One epoch as one would write it: Adam, batches in order."""
     torch.set_flush_denormal(True)  # as in `labtools.training`
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    for some in torch.split(torch.arange(len(flux)), BATCH):
+    for some in torch.split(torch.arange(len(flux)), batch):
         loss = nn.functional.mse_loss(network(flux[some, None]), labels[some])
         optimizer.zero_grad()
         loss.backward()
@@ -48,6 +52,34 @@ def plain_training(network, flux, labels):
 def plain_inference(network, flux):
     with torch.no_grad():
         return [network(part[:, None]) for part in torch.split(flux, 512)]
+
+
+def levers(flux, targets):
+    """What batch, precision and compilation make of the time of an epoch of the plain layers."""
+    network = plain().to(device())
+    usual = timed(lambda: plain_training(network, flux, targets))
+    for batch in (16, 256):
+        seconds = timed(lambda b=batch: plain_training(network, flux, targets, b))
+        yield f"StarNet, an epoch in batches of {batch} / of {BATCH}", f"{seconds / usual:.2f}"
+    with torch.autocast(device().type, torch.bfloat16):
+        seconds = timed(lambda: plain_training(network, flux, targets))
+    yield "StarNet, an epoch in bfloat16 / in float32", f"{seconds / usual:.2f}"
+    if shutil.which("g++"):
+        compiled = torch.compile(network)
+        first = timed(lambda: plain_training(compiled, flux, targets), 1)
+        seconds = timed(lambda: plain_training(compiled, flux, targets))
+        yield "StarNet, an epoch compiled / not", f"{seconds / usual:.2f}, after {first:.0f} s of compiling"
+
+
+def early_stop(epochs=20, stop=8):
+    """What the epochs after those of 07_starnet would bring, on the JWST pair."""
+    pair = open_pair()
+    names, _ = match(pair.catalogue, pair.labels)
+    labels = pair.labels.loc[names, ["teff", "logg", "fe_h"]]
+    sets = [(pair.spectra.sel(star=group), labels.loc[group]) for group in split_by_star(names, 42, parts=(5, 1, 2))]
+    losses = train(*sets[0], *sets[1], recipe=Recipe(epochs=epochs, patience=epochs)).history.validation
+    early, late = losses[:stop].min(), losses.min()
+    yield f"StarNet, validation loss after {stop} epochs, after {epochs}", f"{early:.4f}, {late:.4f}"
 
 
 def rows():
@@ -70,6 +102,8 @@ def rows():
     for what, (ours, theirs) in pairs.items():
         mine, other = STARS / timed(ours), STARS / timed(theirs)
         yield f"StarNet {what}, {PIXELS} pixels ({where})", f"{mine:.0f} stars/s, {mine / other:.2f} of plain PyTorch"
+    yield from levers(flux, targets)
+    yield from early_stop()
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def maximize_pixels(v, spectra, penalty):
         return joined(pool.map(train, range(0, n_pixels, width)))
 
 
-def _maximize_block(v, products, flux, variance, penalty, rounds=200, guesses=2, trust=8):
+def _maximize_block(v, products, flux, variance, penalty, rounds=200, guesses=5, trust=8):
     """Steps towards least squares and steps in s² by turns, until both stand still.
 
     Steps in the coefficients follow the exact gradient, guided by an inverse normal matrix: the first ones by that of
