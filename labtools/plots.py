@@ -143,11 +143,11 @@ def plot_one_to_one(fitted, reference, label, axs, color=None, note=""):
     upper, lower = axs
     stars = fitted.index if color is None else fitted.index[np.argsort(color, kind="stable")]
     x, y = reference.loc[stars, label], fitted.loc[stars, label]
-    style = {"c": None if color is None else np.sort(color), "s": 8, "lw": 0, "rasterized": True}
+    style = {"c": None if color is None else np.sort(color), "s": 9, "lw": 0.2, "edgecolors": "k", "rasterized": True}
     upper.scatter(x, y, **style)
     lower.scatter(x, y - x, **style)
     upper.axline((x.median(), x.median()), slope=1, color="k", lw=0.8)
-    upper.text(0.04, 0.96, note, transform=upper.transAxes, va="top", fontsize=10)
+    upper.text(0.96, 0.04, note, transform=upper.transAxes, ha="right", fontsize=10)
     lower.axhline(0, color="k", lw=0.8)
     upper.set(ylabel=f"fitted {title(label)}")
     lower.set(xlabel=f"catalogue {title(label)}", ylabel=f"fitted − catalogue [{UNITS.get(label, 'dex')}]")

@@ -122,7 +122,7 @@ def test_the_likelihood_is_highest_at_the_true_scatter():
     x = design(rng.standard_normal((500, 2)))
     error = rng.uniform(0.002, 0.01, 500)
     flux = x @ (1, 0.05, 0.02, 0, 0, 0) + np.hypot(error, 0.01) * rng.standard_normal(500)
-    explorer = explore_scatter(x, flux, error, SURVEY)
+    explorer = explore_scatter(x, flux, error, SURVEY.title)
     dot = explorer.moving[0]
     explorer.controls["power"].value = -4.0
     assert dot.get_ydata()[0] > -3

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from labtools.continuum import normalize
-from labtools.plots import TITLES
+from labtools.plots import TITLES, UNITS
 from labtools.spectra import LAB_BITS, PixMask, chips
 
 backend = mpl.get_backend()
@@ -89,7 +89,7 @@ def _slider(name, low, high, value, digits):
 def _axes(**shape):
     """Axes of a figure whose layout is fixed, because a layout engine would cost more than all the rest."""
     figure = Figure(figsize=(9.5, 4.8), layout="none")
-    figure.subplots_adjust(left=0.11, right=0.98, top=0.92, bottom=0.13, hspace=0.1, wspace=0.25)
+    figure.subplots_adjust(left=0.12, right=0.96, top=0.92, bottom=0.13, hspace=0.1, wspace=0.25)
     return figure, figure.subplots(**shape)
 
 
@@ -128,7 +128,7 @@ def explore_spectrum(cannon, spectra, labels, lines, survey, width=80.0):
         star.set_data(wavelength[inside], observed[nearest, inside])
         model.set(data=(wavelength[inside], flux[inside]), color="0.7" if extrapolated else "C1")
         slope.set_data(wavelength[inside], gradient[inside])
-        lower.set(xlim=(window, window + width), ylabel=f"∂flux / ∂{TITLES.get(of, of)}")
+        lower.set(xlim=(window, window + width), ylabel=f"∂flux / ∂{TITLES.get(of, of)} [1/{UNITS.get(of, 'dex')}]")
         lower.set_ylim(np.array([-1.1, 1.1]) * max(np.abs(gradient[inside]).max(initial=0), 1e-12))
         known = ", ".join(f"{n} {labels[n].iloc[nearest]:{DIGITS.get(n, '.2f')}}" for n in names)
         warning = " <b>The model extrapolates.</b>" if extrapolated else ""
@@ -170,7 +170,8 @@ def explore_mask(raw, continuum_pixels, survey):
     result = lower.plot([], [], color="k", lw=0.6)[0]
     lower.axhline(1, color="C0", lw=0.8)
     lower.set(ylim=(0.4, 1.2), xlim=wavelength[[0, -1]], ylabel="normalized", xlabel="vacuum wavelength [Å]")
-    upper.set(ylim=np.nanpercentile(flux[recorded], [0.1, 99.9]) * (0.7, 1.2), ylabel="flux", title=survey.title)
+    upper.set(ylim=np.nanpercentile(flux[recorded], [0.1, 99.9]) * (0.7, 1.2), ylabel="flux")
+    upper.set_title(f"{raw.star.item()}, {survey.title}")
     upper.legend(loc="lower right", ncols=2)
 
     def draw(bits, degree):
@@ -191,7 +192,7 @@ def explore_mask(raw, continuum_pixels, survey):
     return Explorer(figure, controls, draw, [bad, curve, result])
 
 
-def explore_scatter(design, flux, error, survey):
+def explore_scatter(design, flux, error, title):
     """The fit of one pixel at a scatter s² under a slider: residuals in units of their noise, and the likelihood.
 
     design : (N, T) design matrix. flux, error : (N,) of that pixel in N stars; error = inf leaves a star out.
@@ -209,7 +210,7 @@ def explore_scatter(design, flux, error, survey):
     figure, (left, right) = _axes(ncols=2)
     left.plot(powers, heights - heights.max(), color="C0")
     dot = left.plot([], [], "o", color="C1")[0]
-    left.set(xlabel="log$_{10}$ s²", ylabel=r"ln L − max ln L", title=survey.title)
+    left.set(xlabel="log$_{10}$ s²", ylabel=r"ln L − max ln L", title=title)
     edges = np.linspace(-6, 6, 61)
     centre = (edges[1:] + edges[:-1]) / 2
     right.plot(centre, 0.2 * np.exp(-(centre**2) / 2) / np.sqrt(2 * np.pi), color="k", lw=1, label="unit normal")
