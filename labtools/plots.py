@@ -2,7 +2,6 @@
 
 import re
 
-import corner
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython import get_ipython
@@ -46,9 +45,11 @@ def show(figure, alt):
 
 def plot_corner(labels, survey, fig=None, **options):
     """Corner plot of a DataFrame of labels; contours hold 39 % and 86 % of the points (1 and 2 sigma in 2-D)."""
+    from corner import corner  # which imports arviz and bokeh: seconds
+
     settings = {"levels": (0.393, 0.865), "color": "#0072B2", "hist_kwargs": {"lw": 1.2}, "bins": 30, "smooth": 0.8}
     with plt.rc_context({"figure.constrained_layout.use": False}):
-        fig = corner.corner(labels.to_numpy(float), labels=list(map(title, labels)), fig=fig, **settings | options)
+        fig = corner(labels.to_numpy(float), labels=list(map(title, labels)), fig=fig, **settings | options)
     fig.suptitle(f"{len(labels)} stars, {survey.title}", x=0.7, y=0.96)
     return fig
 
@@ -126,9 +127,8 @@ def mark_lines(lines, ax=None, top=True):
     top : short ticks at the upper edge, over the spectrum; otherwise dashed lines across the whole panel.
     """
     ax = ax or plt.gca()
-    inside = lines[lines.wavelength.between(*ax.get_xlim())]
     low, style = (0.94, {"lw": 2}) if top else (0, {"lw": 0.9, "ls": "--", "zorder": 0})
-    for species, group in inside.groupby("species", sort=False):
+    for species, group in lines[lines.wavelength.between(*ax.get_xlim())].groupby("species", sort=False):
         color = ELEMENT_COLORS.get(species, "0.5")
         for number, wavelength in enumerate(group.wavelength):
             ax.axvline(wavelength, low, color=color, label=None if number else species, **style)

@@ -76,12 +76,12 @@ def lab_cannon(survey):
     return cannon, training, validation
 
 
-def open_pair(root=None, stars=2000, seed=42):
+def open_pair(root=None, stars=None, seed=42):
     """APOGEE stars and their JWST spectra: the real files if both are in the data folder, else a simulated pair.
 
-    The simulated one has that many stars (at most 19,800, the size of the real catalogue), is written once in the
-    formats of the real files, and read from there. Raises BadFile as the readers do, and FileNotFoundError if only
-    one of the real files is there.
+    The simulated one has that many stars (2,000, with LAB_STARS fewer; at most 19,800, the size of the real catalogue),
+    is written once in the formats of the real files, and read from there. Raises BadFile as the readers do, and
+    FileNotFoundError if only one of the real files is there.
     """
     first, shared = data_folders(root)
     folders, title = (first, *shared), "JWST models of APOGEE stars"
@@ -93,8 +93,8 @@ def open_pair(root=None, stars=2000, seed=42):
         if there:
             break
     else:
-        from labtools.simulation.pair import write_pair
+        from labtools.simulation.pair import pair_size, write_pair
 
-        folder, title = write_pair([one / "cache" for one in folders], stars, seed), "simulated JWST survey"
+        folder, title = write_pair([f / "cache" for f in folders], stars or pair_size(), seed), "simulated JWST survey"
     catalogue, (labels, spectra) = read_catalogue(folder / FILES[0]), read_jwst(folder / FILES[1])
     return Pair(title, catalogue, labels, spectra.assign_attrs(source=title))

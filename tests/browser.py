@@ -52,7 +52,7 @@ def clone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lab(clone, tmp_path_factory):
-    """Address of a JupyterLab server on the clone; its kernels use the data of this checkout."""
+    """Address of a JupyterLab server on the clone; its kernels use a small survey in the data of this checkout."""
     settings, port = tmp_path_factory.mktemp("settings"), free_port()
     for name, content in SETTINGS.items():
         path = settings / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -61,6 +61,7 @@ def lab(clone, tmp_path_factory):
     environment = os.environ | {
         "PYTHONPATH": str(clone),
         "LAB_DATA": os.environ.get("LAB_DATA") or str(ROOT / "data"),
+        "LAB_STARS": "300",
         "JUPYTERLAB_SETTINGS_DIR": str(settings),
         "JUPYTER_CONFIG_DIR": str(tmp_path_factory.mktemp("config")),
     }

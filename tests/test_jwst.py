@@ -232,6 +232,12 @@ def test_other_formats_of_pandas_and_missing_tables(tmp_path):
         read_frame(tmp_path / "t.h5", "spectra")
 
 
+@pytest.mark.parametrize(("survey", "size"), [("", 2000), ("1900", 2000), ("950", 1000), ("300", 315), ("60", 300)])
+def test_a_pair_shrinks_with_the_survey(survey, size, monkeypatch):
+    monkeypatch.setenv("LAB_STARS", survey)
+    assert pairs.pair_size() == size
+
+
 def test_a_pair_is_written_once(root, pair):
     folder = next((root / "cache").glob("simulated-jwst-*"))
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}

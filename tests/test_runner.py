@@ -17,7 +17,9 @@ ASK = "import os; print(os.environ.get('LAB_FIGURES'), os.environ.get('LAB_STUDE
 
 def run(*arguments, **environment):
     command = [sys.executable, str(ROOT / "tools" / "run_notebooks.py"), *map(str, arguments)]
-    clean = {name: value for name, value in os.environ.items() if name not in ("LAB_FIGURES", "LAB_SURVEY")}
+    clean = {
+        name: value for name, value in os.environ.items() if name not in ("LAB_FIGURES", "LAB_SURVEY", "LAB_LARGE")
+    }
     return subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=300)
 
 
@@ -25,12 +27,17 @@ def outputs_of(path):
     return [out for cell in nbformat.read(path, 4).cells for out in cell.outputs]
 
 
-@pytest.fixture
-def notebooks(tmp_path):
-    paths = [tmp_path / "1_slow.ipynb", tmp_path / "2_ask.ipynb"]
-    for path, source in zip(paths, (BAR, ASK), strict=True):
+def written(folder, *sources, names=()):
+    """Notebooks of one cell each, by default named 1, 2, ..."""
+    paths = [folder / f"{name}.ipynb" for name in names or range(1, len(sources) + 1)]
+    for path, source in zip(paths, sources, strict=True):
         nbformat.write(new_notebook(cells=[new_code_cell(source)]), path)
     return paths
+
+
+@pytest.fixture
+def notebooks(tmp_path):
+    return written(tmp_path, BAR, ASK, names=("1_slow", "2_ask"))
 
 
 def test_copies_are_counted_and_named_and_complete(notebooks, tmp_path):
@@ -47,6 +54,35 @@ def test_copies_are_counted_and_named_and_complete(notebooks, tmp_path):
     assert outputs_of(ask)[0].text == "pictures Cecilia Payne\n"
     assert "version" in nbformat.read(ask, 4).metadata.language_info
     assert nbformat.read(ask, 4).metadata.kernelspec == run_notebooks.SPEC
+
+
+def test_a_small_survey_has_notebooks_side_by_side_after_the_first(tmp_path):
+    """Each of the last two waits for the other."""
+    start = "import os, time; from pathlib import Path; here = Path(os.environ['LAB_FIGURES'])"
+    meet = "assert (here / '1').exists(); (here / '{}').touch()\nwhile not (here / '{}').exists(): time.sleep(0.05)"
+    end = "print(os.environ['LAB_LARGE'])"
+    sources = [
+        "\n".join([start, *rest]) for rest in (["(here / '1').touch()"], [meet.format(2, 3)], [meet.format(3, 2), end])
+    ]
+    paths = written(tmp_path, *sources)
+    done = run(*paths, "--into", tmp_path / "build", "--timeout=60", LAB_STARS="300", LAB_FIGURES=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.index("[1/3] 1: done") < done.stdout.index("[2/3] 2: done")
+    assert outputs_of(tmp_path / "build" / "3.ipynb")[0].text == "2500\n"
+
+
+def test_a_fault_ends_what_runs_beside_it(tmp_path):
+    paths = written(tmp_path, "1", "1 / 0", "import time; time.sleep(200)", "print('never')")
+    done = run(*paths, "--into", tmp_path / "build", LAB_STARS="300")
+    assert done.returncode == 1
+    assert "2.ipynb, cell 1 of 1 failed" in done.stdout
+    assert not (tmp_path / "build" / "4.ipynb").exists()
+
+
+@pytest.mark.parametrize(("stars", "small"), [("", False), ("60", True), ("300", True), ("1900", False), ("x", False)])
+def test_which_survey_is_small(stars, small, monkeypatch):
+    monkeypatch.setenv("LAB_STARS", stars)
+    assert run_notebooks.is_small() is small
 
 
 def test_in_place_the_gallery_changes_and_no_name_is_kept(notebooks):

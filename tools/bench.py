@@ -23,7 +23,9 @@ import labtools
 from labtools import LABELS, Cannon, normalize
 from labtools.apstar import read_apstar
 from labtools.cannon import design, design_slopes
+from labtools.explorer import explore_spectrum
 from labtools.posterior import build_model, diagnose, sample
+from labtools.simulation.synthesis import read_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
@@ -189,6 +191,19 @@ def label_growth(model, k):
     yield f"{k} labels, 1000 stars: training", f"{timed(lambda: Cannon.train(spectra, labels), 1):.2f} s"
 
 
+def redrawing(survey, model, teach, labels, moves=20):
+    """From the move of a slider in notebook 03 to a picture ready to be sent to the browser: medians of some moves."""
+    explorer = explore_spectrum(model, teach, labels, read_lines(), survey)
+    for name, what in (("teff", "a label (goal 50 ms)"), ("window", "the window")):
+        slider, times = explorer.controls[name], []
+        for value in np.linspace(slider.min, slider.max, moves):
+            start = time.perf_counter(), time.process_time()
+            slider.value = value
+            times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+        wall, busy = 1000 * np.median(times, axis=0)
+        yield f"redrawing the explorer for {what}: wall, processor", f"{wall:.0f} ms, {busy:.0f} ms"
+
+
 def cells(number=12):
     """The longest cells of the notebooks that the last `make lab` has left in build/."""
     found, totals = [], {}
@@ -230,7 +245,8 @@ def main(largest=20_000):
     suites = [
         training(model, teach, labels), fitting(model, test), sampling(model, test.isel(star=[0])),
         reading(survey), *(growth(model, number) for number in sizes), memory(model),
-        *(label_growth(model, k) for k in (3, 5, 7, 10)), bench_nets.rows(), cells(),
+        *(label_growth(model, k) for k in (3, 5, 7, 10)), bench_nets.rows(),
+        redrawing(survey, model, teach, labels), cells(),
     ]  # fmt: skip
     rows = []
     for suite in suites:

@@ -6,10 +6,12 @@ of the simulated survey, and without a student's name.
 
 import argparse
 import html
+import multiprocessing
 import os
 import re
 import sys
 import time
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import nbformat
@@ -122,9 +124,18 @@ def write(notebook, target):
     os.replace(partial, target)
 
 
+def is_small():
+    """Whether LAB_STARS asks for a small survey, a first look that is to be short."""
+    from labtools.settings import setting
+
+    return setting("STARS").isdecimal() and int(setting("STARS")) < 1000
+
+
 def prepare(in_place):
     """Settings for kernels, which inherit them; in place those of the committed outputs. Returns what forbids it."""
     if not in_place:
+        if is_small():
+            os.environ.setdefault("LAB_LARGE", "2500")
         return None
     if os.environ.get("LAB_SURVEY", "").strip().lower() not in ("", "simulated"):
         return "The committed outputs are those of the simulated survey: unset LAB_SURVEY, or give --into FOLDER."
@@ -146,21 +157,50 @@ Open next: {Path(sys.executable).parent / "jupyter"} lab {folder}
 """
 
 
+def attempt(*job):
+    """Run a notebook (arguments of `run`); a cell that fails, which has been said, ends this process."""
+    try:
+        run(*job)
+    except FAULTS:
+        sys.exit(1)
+
+
+def side_by_side(jobs, at_once):
+    """Run some notebooks at a time, until one fails."""
+    waiting, running = list(jobs), []
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.append(multiprocessing.Process(target=attempt, args=waiting.pop(0)))
+                running[-1].start()
+            wait([one.sentinel for one in running])
+            if any(one.exitcode for one in running):
+                sys.exit(1)
+            running = [one for one in running if one.exitcode is None]
+    finally:
+        for one in running:
+            one.kill()  # its kernel notices
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all, in order")
     parser.add_argument("--into", type=Path, help="folder for the executed copies")
+    parser.add_argument("--at-once", type=int, help="notebooks side by side; default: 1, of a small survey 2")
     parser.add_argument("--timeout", type=int, default=1800, help="seconds a cell may take")
     options = parser.parse_args()
     if refusal := prepare(in_place=not options.into):
         parser.error(refusal)
     paths = options.notebooks or sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    jobs = []
     for number, path in enumerate(paths, start=1):
-        try:
-            label = f"[{number}/{len(paths)}] {path.stem}"
-            run(path.resolve(), options.into / path.name if options.into else path.resolve(), label, options.timeout)
-        except FAULTS:
-            return 1
+        target = options.into / path.name if options.into else path.resolve()
+        jobs.append((path.resolve(), target, f"[{number}/{len(paths)}] {path.stem}", options.timeout))
+    at_once = options.at_once or (2 if options.into and is_small() else 1)
+    first = 1 if at_once > 1 else len(jobs)  # it makes what the others read
+    for job in jobs[:first]:
+        attempt(*job)
+    side_by_side(jobs[first:], at_once)
     if options.into:
         print(closing(options.into))
     return 0

@@ -28,7 +28,7 @@ from labtools.simulation.population import MYSTERY, STAR_TABLES, STARS, TRENDS, 
 from labtools.simulation.synthesis import MODEL, MODEL_TABLES, complete_labels, synthesize
 from labtools.spectra import CHIPS, GRID, WAVELENGTH
 
-__all__ = ["SEED", "continuum_map", "read_truth", "survey_key", "write_survey"]
+__all__ = ["SEED", "continuum_map", "read_truth", "survey_key", "whole", "write_survey"]
 
 VERSION = 13
 """Raise this whenever the spectra, the catalogue or the continuum pixels of a seed change."""
@@ -115,11 +115,12 @@ def write_survey(folders):
     the catalogue (apogeeStar.csv, aspcapStar.csv), truth.csv, mystery.fits, continuum_pixels.npz and the apStar files
     in the folders of the SDSS archive.
     """
-    seed, stars = _whole("SEED", SEED), _whole("STARS", STARS)
+    seed, stars = whole("SEED", SEED), whole("STARS", STARS)
     return cached_folder(folders, survey_key(seed, stars), lambda unfinished: _write_all(unfinished, seed, stars))
 
 
-def _whole(name, default):
+def whole(name, default):
+    """The number that LAB_<name> gives. Raises ValueError if it is none."""
     wanted = str(setting(name, default))
     if not wanted.isdecimal():
         raise ValueError(f"LAB_{name} is a number, not {wanted!r}")

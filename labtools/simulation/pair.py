@@ -13,12 +13,13 @@ from tqdm.auto import tqdm
 from labtools.cache import cached_folder, digest, sha256_of
 from labtools.jwst import pair as real
 from labtools.settings import table
+from labtools.simulation.archive import whole
 from labtools.simulation.instrument import recorded
-from labtools.simulation.population import STAR_TABLES, designations, draw_abundances, draw_giants
+from labtools.simulation.population import STAR_TABLES, STARS, designations, draw_abundances, draw_giants
 from labtools.simulation.synthesis import MODEL, MODEL_TABLES, complete_labels, read_lines, synthesize
 from labtools.spectra import WAVELENGTH
 
-__all__ = ["apogee_spectra", "draw_catalogue", "nirspec_spectra", "pair_key", "wide_lines", "write_pair"]
+__all__ = ["apogee_spectra", "draw_catalogue", "nirspec_spectra", "pair_key", "pair_size", "wide_lines", "write_pair"]
 
 LINES = table("lines_jwst.csv")
 TABLES = [LINES, *MODEL_TABLES, *STAR_TABLES]
@@ -32,10 +33,8 @@ GAP = (11624, 11974)
 
 SNR = 200  # per pixel of the JWST spectra
 FULL = 19_800
-MISSING = 11_215  # the row of the full catalogue whose model does not exist
-REPEATED = 798  # rows of the full catalogue that repeat a star
-VERSION = 2
-"""Raise this whenever the pair of a seed changes."""
+MISSING, REPEATED = 11_215, 798  # of the full catalogue: the row whose model does not exist, rows that repeat a star
+VERSION = 2  # raise this whenever the pair of a seed changes
 
 
 def wide_lines():
@@ -65,8 +64,7 @@ def draw_catalogue(stars=2000, seed=42):
     for name in [c.removesuffix("_ERR").lower() for c in real.CATALOGUE_COLUMNS if c.endswith("_ERR")]:
         table[f"{name}_err"] = {"teff": 6.2, "logg": 0.025, "fe_h": 0.009}.get(name, 0.02)
     table = table.rename(columns=str.upper)[real.CATALOGUE_COLUMNS]
-    numbers = table.select_dtypes("number").columns.difference(["RA", "DEC"])
-    return table.astype(dict.fromkeys(numbers, np.float32))
+    return table.astype(dict.fromkeys(table.select_dtypes("number").columns.difference(["RA", "DEC"]), np.float32))
 
 
 def _labels(rng, stars):
@@ -84,9 +82,7 @@ def _labels(rng, stars):
     for element in map(str.lower, real.ELEMENTS):
         if f"{element}_fe" not in table and element != "fe":
             table[f"{element}_fe"] = rng.normal(0, 0.08 if element == "ce" else 0.04, stars)
-    table["m_h"] = table.fe_h + rng.normal(0, 0.01, stars)
-    table["alpha_m"] = (table.mg_fe + table.si_fe) / 2
-    return table
+    return table.assign(m_h=table.fe_h + rng.normal(0, 0.01, stars), alpha_m=(table.mg_fe + table.si_fe) / 2)
 
 
 def _repeat(table, rng, number):
@@ -106,8 +102,7 @@ def nirspec_spectra(labels):
     They are computed twice as finely and sharper than needed, and blurred by a Gaussian that is the same in Angstrom
     at all wavelengths, so that lines are `FWHM` wide to 3 %. Returns a float32 DataArray (star, wavelength).
     """
-    sharp = 12000
-    fine = np.linspace(WAVELENGTHS[0], WAVELENGTHS[-1], 2 * real.PIXELS - 1)
+    sharp, fine = 12000, np.linspace(WAVELENGTHS[0], WAVELENGTHS[-1], 2 * real.PIXELS - 1)
     flux = synthesize(labels, fine, sharp, wide_lines())
     sigma = np.sqrt((FWHM**2 - (fine.mean() / sharp) ** 2) / (8 * np.log(2))) / (fine[1] - fine[0])
     blurred = flux.copy(data=gaussian_filter1d(flux.values, sigma, axis=1, mode="nearest"))
@@ -133,8 +128,12 @@ def _write_jwst(path, catalogue, rows, seed):
 
 def pair_key(stars, seed):
     """Name of the folder of a simulated pair: what it depends on is in it."""
-    tables = digest(MODEL, *map(sha256_of, TABLES))[:8]
-    return f"simulated-jwst-{stars}-seed{seed}-v{VERSION}.{tables}"
+    return f"simulated-jwst-{stars}-seed{seed}-v{VERSION}.{digest(MODEL, *map(sha256_of, TABLES))[:8]}"
+
+
+def pair_size():
+    """How many stars a pair has if no one says: 2,000, and with LAB_STARS in proportion, but no fewer than 300."""
+    return max(300, 2000 * whole("STARS", STARS) // STARS)
 
 
 def write_pair(folders, stars=2000, seed=42):
