@@ -128,7 +128,8 @@ def mark_lines(lines, ax=None, top=True):
     """
     ax = ax or plt.gca()
     low, style = (0.94, {"lw": 2}) if top else (0, {"lw": 0.9, "ls": "--", "zorder": 0})
-    for species, group in lines[lines.wavelength.between(*ax.get_xlim())].groupby("species", sort=False):
+    inside = lines[lines.wavelength.between(*ax.get_xlim())]
+    for species, group in inside.groupby("species", sort=False):
         color = ELEMENT_COLORS.get(species, "0.5")
         for number, wavelength in enumerate(group.wavelength):
             ax.axvline(wavelength, low, color=color, label=None if number else species, **style)

@@ -33,8 +33,10 @@ GAP = (11624, 11974)
 
 SNR = 200  # per pixel of the JWST spectra
 FULL = 19_800
-MISSING, REPEATED = 11_215, 798  # of the full catalogue: the row whose model does not exist, rows that repeat a star
-VERSION = 2  # raise this whenever the pair of a seed changes
+MISSING = 11_215  # the row of the full catalogue whose model does not exist
+REPEATED = 798  # rows of the full catalogue that repeat a star
+VERSION = 2
+"""Raise this whenever the pair of a seed changes."""
 
 
 def wide_lines():
@@ -64,7 +66,8 @@ def draw_catalogue(stars=2000, seed=42):
     for name in [c.removesuffix("_ERR").lower() for c in real.CATALOGUE_COLUMNS if c.endswith("_ERR")]:
         table[f"{name}_err"] = {"teff": 6.2, "logg": 0.025, "fe_h": 0.009}.get(name, 0.02)
     table = table.rename(columns=str.upper)[real.CATALOGUE_COLUMNS]
-    return table.astype(dict.fromkeys(table.select_dtypes("number").columns.difference(["RA", "DEC"]), np.float32))
+    numbers = table.select_dtypes("number").columns.difference(["RA", "DEC"])
+    return table.astype(dict.fromkeys(numbers, np.float32))
 
 
 def _labels(rng, stars):
@@ -82,7 +85,9 @@ def _labels(rng, stars):
     for element in map(str.lower, real.ELEMENTS):
         if f"{element}_fe" not in table and element != "fe":
             table[f"{element}_fe"] = rng.normal(0, 0.08 if element == "ce" else 0.04, stars)
-    return table.assign(m_h=table.fe_h + rng.normal(0, 0.01, stars), alpha_m=(table.mg_fe + table.si_fe) / 2)
+    table["m_h"] = table.fe_h + rng.normal(0, 0.01, stars)
+    table["alpha_m"] = (table.mg_fe + table.si_fe) / 2
+    return table
 
 
 def _repeat(table, rng, number):
@@ -102,7 +107,8 @@ def nirspec_spectra(labels):
     They are computed twice as finely and sharper than needed, and blurred by a Gaussian that is the same in Angstrom
     at all wavelengths, so that lines are `FWHM` wide to 3 %. Returns a float32 DataArray (star, wavelength).
     """
-    sharp, fine = 12000, np.linspace(WAVELENGTHS[0], WAVELENGTHS[-1], 2 * real.PIXELS - 1)
+    sharp = 12000
+    fine = np.linspace(WAVELENGTHS[0], WAVELENGTHS[-1], 2 * real.PIXELS - 1)
     flux = synthesize(labels, fine, sharp, wide_lines())
     sigma = np.sqrt((FWHM**2 - (fine.mean() / sharp) ** 2) / (8 * np.log(2))) / (fine[1] - fine[0])
     blurred = flux.copy(data=gaussian_filter1d(flux.values, sigma, axis=1, mode="nearest"))
@@ -128,7 +134,8 @@ def _write_jwst(path, catalogue, rows, seed):
 
 def pair_key(stars, seed):
     """Name of the folder of a simulated pair: what it depends on is in it."""
-    return f"simulated-jwst-{stars}-seed{seed}-v{VERSION}.{digest(MODEL, *map(sha256_of, TABLES))[:8]}"
+    tables = digest(MODEL, *map(sha256_of, TABLES))[:8]
+    return f"simulated-jwst-{stars}-seed{seed}-v{VERSION}.{tables}"
 
 
 def pair_size():
