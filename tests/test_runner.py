@@ -85,6 +85,10 @@ def test_which_survey_is_small(stars, small, monkeypatch):
     assert run_notebooks.is_small() is small
 
 
+def test_the_long_notebooks_are_there():
+    assert set(run_notebooks.LONG) <= {path.stem for path in ROOT.glob("notebooks/*.ipynb")}
+
+
 def test_in_place_the_gallery_changes_and_no_name_is_kept(notebooks):
     assert run(notebooks[1], LAB_STUDENT="Cecilia Payne").returncode == 0
     assert outputs_of(notebooks[1])[0].text == f"{ROOT / 'figures'} None\n"
