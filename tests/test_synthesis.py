@@ -58,27 +58,37 @@ def test_h_minus_against_polynomials_of_gray(wavelength, temperature):
     assert atmosphere.h_minus_bound_free(wavelength / 1e4, temperature) == pytest.approx(bound, rel=0.03)
 
 
+def photosphere(teff, logg, fe_h=0.0):
+    labels = synthesis.complete_labels(stars((teff, logg, fe_h, 0.0)))
+    abundance = atmosphere.abundances(labels)
+    return atmosphere.photosphere(labels.teff.to_numpy(), labels.logg.to_numpy(), abundance), abundance
+
+
 def test_pressure_of_the_solar_photosphere():
-    """log P = 5.08 at tau = 1 in the Sun (Gray 2005, table 9.2: 5.0 to 5.1)."""
-    abundance = {e: np.array([10 ** (row[0] - 12)]) for e, row in atmosphere.ATOMS.items()}
-    tau = 10 ** np.arange(-4, 1.3, 0.2)
-    sun = atmosphere.hydrostatic(np.array([5772.0]), np.array([4.44]), abundance, tau)
-    particles = sun.nuclei * (1 + atmosphere.HELIUM) + sun.electrons
-    pressure = (particles * 1.380649e-16 * sun.temperature)[0]
-    assert np.interp(0.0, np.log10(tau), np.log10(pressure)) == pytest.approx(5.08, abs=0.12)
+    """log P = 5.08 at tau = 1 in the Sun (Gray 2005, table 9.2: 5.0 to 5.1), where a tenth of the atoms is helium."""
+    sun, _ = photosphere(5772.0, 4.44)
+    pressure = 1.085 * (sun.nuclei * 1.380649e-16 * sun.temperature)[0]
+    assert np.log10(pressure[6]) == pytest.approx(5.08, abs=0.05)
     assert (np.diff(pressure) > 0).all()
 
 
-def test_electrons_balance_ions():
-    abundance = {e: np.array([10 ** (row[0] - 12)]) for e, row in atmosphere.ATOMS.items()}
-    layers = atmosphere.hydrostatic(np.array([4500.0]), np.array([2.0]), abundance, 10 ** np.arange(-4, 1.3, 0.2))
+@pytest.mark.parametrize(("teff", "logg", "fe_h"), [(4000.0, 1.0, 0.0), (4500.0, 2.0, -0.3), (5500.0, 3.5, -2.0)])
+def test_electrons_balance_ions(teff, logg, fe_h):
+    """The electrons of MARCS are those that the lab's own partition functions and Saha's equation give."""
+    layers, abundance = photosphere(teff, logg, fe_h)
     ions = 0.0
-    for element in atmosphere.DONORS:
+    for element in ("H", *atmosphere.DONORS):
         _, energy, _, u, p, u_ion, p_ion = atmosphere.ATOMS[element]
         x = layers.temperature / 5040
         ratio = atmosphere.saha(layers.temperature, energy, u * x**p, u_ion * x**p_ion) / layers.electrons
         ions = ions + abundance[element] * layers.nuclei * ratio / (1 + ratio)
-    np.testing.assert_allclose(ions, layers.electrons, rtol=1e-6)
+    np.testing.assert_allclose(ions, layers.electrons, rtol=0.2)
+
+
+def test_beyond_the_grid_its_edge_is_taken():
+    for inside, outside in (((4000, 0, 0), (4000, -1, 0)), ((5000, 2, -2.5), (5000, 2, -4))):
+        for one, other in zip(photosphere(*inside)[0], photosphere(*outside)[0], strict=True):
+            np.testing.assert_allclose(one, other, rtol=0.02)
 
 
 @pytest.mark.parametrize(("species", "ep", "loggf"), [("CO", 0.5, -7.0), ("OH", 0.5, -5.6), ("Ti I", 1.5, -3.0)])
@@ -105,14 +115,15 @@ def test_weak_lines_grow_with_strength_and_strong_ones_saturate():
 
 
 @pytest.mark.parametrize(("element", "line"), [("mg", 15753.20), ("mg", 15770.11), ("si", 16099.18)])
-def test_gradient_peaks_at_vacuum_wavelength(element, line):
+def test_gradient_is_centred_on_the_vacuum_wavelength(element, line):
+    """The core of a saturated line stands still while its wings deepen, so the centre counts, not the minimum."""
     wave = WAVELENGTH
     up, down = GIANT.copy(), GIANT.copy()
     up[f"{element}_fe"] += 0.05
     down[f"{element}_fe"] -= 0.05
-    near = np.flatnonzero(np.abs(wave - line) < 6)
+    near = np.flatnonzero(np.abs(wave - line) < 1.5)
     change = (synthesize(up) - synthesize(down)).values[0, near]
-    assert abs(near[np.argmin(change)] - np.argmin(np.abs(wave - line))) <= 1
+    assert abs(np.average(near, weights=-change.clip(None, 0)) - np.argmin(np.abs(wave - line))) <= 1
 
 
 @pytest.mark.parametrize("resolution", [22500, 2700])
@@ -264,17 +275,18 @@ def test_resembles_the_real_mystery_star(real):
     good = np.isfinite(flux) & (flux != 0) & (error > 0) & (mask.astype(int) & bad == 0)
     star = normalized(np.where(good, flux, 0.0), trusted & good, np.where(good, error, 1.0))
     model = simulated(GIANT, trusted)
-    assert np.corrcoef(star[good], model[good])[0, 1] > 0.94
+    assert np.corrcoef(star[good], model[good])[0, 1] > 0.95
 
 
-@pytest.mark.parametrize("labels", [(4467, 2.03, -0.51, 0.23), (4750, 2.5, -0.1, 0.07)])
+@pytest.mark.parametrize("labels", [(4500, 2.0, -0.3, 0.05), (4467, 2.03, -0.51, 0.23), (4750, 2.5, -0.1, 0.07)])
 def test_responds_to_labels_as_real_giants_do(real, labels):
     _, trusted, coefficients = real
     star = stars(labels)
     for columns, step, least in (
-        (["teff"], 50.0, 0.7),
-        (["fe_h"], 0.05, 0.85),
-        (["mg_fe", "si_fe"], 0.05, 0.4),
+        (["teff"], 50.0, 0.83),
+        (["logg"], 0.1, 0.56),
+        (["fe_h"], 0.05, 0.9),
+        (["mg_fe", "si_fe"], 0.05, 0.5),
     ):
         ours = slope(lambda x: simulated(x, trusted), star, columns, step)
         theirs = slope(lambda x: cannon(x, coefficients), star, columns, step)

@@ -1,20 +1,19 @@
-"""Model atmospheres of cool stars: temperature, pressure, electrons, atoms and molecules in LTE."""
+"""Photospheres of cool stars from the MARCS grid; their atoms, ions and molecules in LTE."""
 
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import constants
+from scipy.interpolate import make_interp_spline
 
 from labtools import settings
 
-__all__ = ["ATOMS", "MOLECULES", "Layers", "abundances", "h_minus", "hydrostatic", "populations", "rosseland_opacity"]
+__all__ = ["ATOMS", "MOLECULES", "Layers", "abundances", "h_minus", "photosphere", "populations"]
 
 K_BOLTZMANN = constants.k * 1e7  # erg / K
 EV = constants.e * 1e7  # erg
 HC_K = constants.h * constants.c / constants.k * 100  # cm K
-M_HYDROGEN = 1.6735e-24  # g
-HELIUM = 0.085  # atoms per hydrogen nucleus
 SAHA = 2.4146830e15  # (2 pi m_e k / h^2)^1.5, cm^-3 K^-1.5
 
 
@@ -25,21 +24,19 @@ def _rows(name):
 
 
 ATOMS, MOLECULES = _rows("atoms.csv"), _rows("molecules.csv")
-DONORS = ("H", "Na", "Mg", "Al", "Si", "K", "Ca", "Fe", "Ni")
+DONORS = ("Na", "Mg", "Al", "Si", "K", "Ca", "Fe", "Ni")  # of electrons
+with np.load(settings.table("marcs.npz")) as _archive:
+    GRID = {name: _archive[name].astype(float) for name in _archive.files}
 
 
 class Layers(NamedTuple):
-    """State of the gas at `tau` (Rosseland): arrays (star, depth); densities in cm^-3, temperature in K."""
+    """State of the gas in the cells of photospheres: arrays (star, cell)."""
 
-    tau: np.ndarray
-    temperature: np.ndarray
-    electrons: np.ndarray
-    nuclei: np.ndarray  # hydrogen nuclei
-    atoms: np.ndarray  # neutral hydrogen atoms
-
-    def at(self, depths):
-        """The layers at some of the depths (a slice)."""
-        return Layers(*(array[..., depths] for array in self))
+    temperature: np.ndarray  # K
+    electrons: np.ndarray  # cm^-3
+    nuclei: np.ndarray  # of hydrogen, cm^-3
+    column: np.ndarray  # hydrogen nuclei in the cell, cm^-2
+    atoms: np.ndarray  # neutral hydrogen, cm^-3
 
 
 def h_minus_bound_free(wavelength, temperature):
@@ -80,26 +77,6 @@ def h_minus(wavelength, temperature):
     return h_minus_bound_free(wavelength, temperature) + h_minus_free_free(wavelength, temperature)
 
 
-def rosseland_opacity(temperature):
-    """Rosseland mean of `h_minus` (cm^4 / dyn), by quadrature in h nu / kT, interpolated in ln T."""
-    grid = np.linspace(np.log(1500.0), np.log(15000.0), 120)
-    u = np.linspace(1.0, 9.0, 33)
-    t = np.exp(grid)[:, None]
-    weight = u**4 * np.exp(u) / np.expm1(u) ** 2
-    mean = weight.sum() / (weight / h_minus(1e4 * HC_K / (u * t), t)).sum(axis=1)
-    return np.exp(np.interp(np.log(temperature), grid, np.log(mean)))
-
-
-def scaled_solar_temperature(teff, tau):
-    """T(tau) of the solar photosphere scaled to `teff`: T^4 = 3/4 Teff^4 (tau + q), K, (star, depth).
-
-    q fits the VAL-C atmosphere (Vernazza et al. 1981) as in Sonoi et al. (2019): unlike a grey one it has
-    the cool surface and the steep gradient that line blanketing and convection make.
-    """
-    q = 1.017 - 0.3 * np.exp(-2.54 * tau) - 0.291 * np.exp(-30 * tau)
-    return np.asarray(teff)[..., None] * (0.75 * (tau + q)) ** 0.25
-
-
 def _partition(element, temperature):
     row, x = ATOMS[element], temperature / 5040.0
     return row.atom * x**row.atom_power, row.ion * x**row.ion_power
@@ -133,49 +110,24 @@ def molecular_partition(molecule, temperature):
     return weight * rotator / -np.expm1(-HC_K * row.vibration / temperature)
 
 
-def _electrons(temperature, nuclei, abundance):
-    """Electron density from charge conservation, by bisection in its logarithm; arrays (star, depth)."""
-    donors = [(abundance[element][:, None] * nuclei, _ionization(element, temperature)) for element in DONORS]
-    low, high = np.log(nuclei) - 40, np.log(nuclei) + 1
-    for _ in range(36):
-        middle = 0.5 * (low + high)
-        n_e = np.exp(middle)
-        excess = sum(n * k / (n_e + k) for n, k in donors) > n_e
-        low, high = np.where(excess, middle, low), np.where(excess, high, middle)
-    return np.exp(0.5 * (low + high))
+def photosphere(teff, logg, abundance):
+    """Photospheres between those of the MARCS grid (Gustafsson et al. 2008), by cubic splines: `Layers`.
 
-
-def _equation_of_state(temperature, pressure, abundance):
-    """(electrons, nuclei, neutral H) of hydrogen (H, H2) and helium; ions count as atoms in the pressure."""
-    total = pressure / (K_BOLTZMANN * temperature)
-    k_h2 = dissociation("H2", temperature)
-    atoms = total / (1 + HELIUM)
-    for _ in range(6):  # total = atoms + atoms^2/K + HELIUM (atoms + 2 atoms^2/K): Newton
-        square = atoms**2 / k_h2
-        excess = atoms * (1 + HELIUM) + square * (1 + 2 * HELIUM) - total
-        atoms = atoms - excess / (1 + HELIUM + 2 * square / atoms * (1 + 2 * HELIUM))
-    nuclei = atoms + 2 * atoms**2 / k_h2
-    n_e = _electrons(temperature, nuclei, abundance)
-    return n_e, nuclei, atoms / (1 + _ionization("H", temperature) / n_e)
-
-
-def hydrostatic(teff, logg, abundance, tau):
-    """Plane-parallel atmospheres in hydrostatic equilibrium, dP/dtau = g / kappa, with H- opacity.
-
-    `teff`, `logg`: (star,); `abundance`: element -> atoms per hydrogen nucleus (star,); `tau`: (depth,).
-    Returns `Layers`. The pressure is iterated with its geometric mean, since kappa grows about as P.
+    `teff` (K), `logg`: (star,); `abundance`: element -> atoms per hydrogen nucleus (star,). The metallicity of a
+    model is that of the metals that give electrons. Beyond the grid its edge is taken.
     """
-    temperature = scaled_solar_temperature(teff, tau)
-    mass = (1 + 4 * HELIUM) * M_HYDROGEN * 10.0 ** np.asarray(logg)[:, None]
-    opacity = rosseland_opacity(temperature)
-    pressure = 1e4 * tau**0.6 * np.ones_like(temperature)
-    for _ in range(9):
-        n_e, nuclei, atoms = _equation_of_state(temperature, pressure, abundance)
-        slope = mass * nuclei * tau / (opacity * n_e * K_BOLTZMANN * temperature * atoms)
-        step = np.diff(np.log(tau)) * 0.5 * (slope[:, 1:] + slope[:, :-1])
-        new = np.cumsum(np.concatenate([slope[:, :1] / 0.6, step], axis=1), axis=1)
-        pressure = np.sqrt(pressure * new)
-    return Layers(tau, temperature, *_equation_of_state(temperature, pressure, abundance))
+    solar = sum(10 ** (ATOMS[element].abundance - 12) for element in DONORS)
+    metals = np.log10(sum(abundance[element] for element in DONORS) / solar)
+    weights = [
+        make_interp_spline(GRID[name], np.eye(len(GRID[name])))(np.clip(x, GRID[name][0], GRID[name][-1]))
+        for name, x in (("teff", teff), ("logg", logg), ("metals", metals))
+    ]
+    values = np.einsum("st,sg,sm,tgmcq->qsc", *weights, GRID["cells"], optimize=True)
+    temperature = teff[:, None] * values[0]
+    electrons, nuclei, column = np.exp(values[1:])
+    atoms = 2 * nuclei / (1 + np.sqrt(1 + 8 * nuclei / dissociation("H2", temperature)))
+    neutral = atoms / (1 + _ionization("H", temperature) / electrons)
+    return Layers(temperature, electrons, nuclei, column, neutral)
 
 
 def populations(layers, abundance):

@@ -1,4 +1,4 @@
-"""Near-infrared spectra of cool giants from labels: LTE line formation in a scaled solar photosphere."""
+"""Near-infrared spectra of cool giants from labels: LTE line formation in MARCS photospheres."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -17,18 +17,16 @@ from labtools.spectra import LIGHT, WAVELENGTH
 
 __all__ = ["complete_labels", "read_lines", "synthesize"]
 
-MODEL = 1
+MODEL = 2
 """Raise this whenever the same labels and lines give other spectra: the keys of all that is simulated hold it."""
 
 LINE_TABLE = table("lines.csv")
-MODEL_TABLES = [LINE_TABLE, table("atoms.csv"), table("molecules.csv")]  # all that a model is made of
+MODEL_TABLES = [LINE_TABLE, *map(table, ("atoms.csv", "molecules.csv", "marcs.npz"))]  # all that a model is made of
 FINE_STEP = np.log(10) * 6e-6 / 3  # ln(wavelength): a third of an APOGEE pixel, 1.38 km / s
-LOG_TAU = np.round(np.arange(-4.0, 1.3, 0.2), 1)  # Rosseland depths of the hydrostatic integration
-CELLS = slice(2, None, 3)  # those that stand for the nine cells of the line transfer, 0.6 dex wide
+SECANT = 1.5  # mean, of the rays that leave a star
 DOPPLER = (1.5, 3.0)  # km / s, the two profile widths between which a line is interpolated
 STARK = 80.0  # km / s, half width of the Brackett lines
-DAMPING = 10**-7.1  # s^-1 cm^3, van der Waals width per H atom at 10,000 K: typical of neutral metals
-STRONG = 1.9  # log10 of strength from which a line gets damping wings
+STRONG = 1.0  # log10 of strength from which a line gets damping wings
 
 
 def read_lines(path=LINE_TABLE):
@@ -85,6 +83,15 @@ def _stark(v):
     return STARK / np.pi / (v**2 + STARK**2)
 
 
+def _van_der_waals(energy, wavelength):
+    """Width of a line per hydrogen atom at 10,000 K (cm^3 / s): Unsöld's approximation (Gray 2005, ch. 11).
+
+    `energy`: what would ionize the atom from the lower level, eV; `wavelength` in Angstrom.
+    """
+    upper = np.maximum(energy - HC_K * 1e8 * K_BOLTZMANN / EV / wavelength, 0.5)
+    return 1e20 * (0.3e-30 * (upper**-2 - energy**-2)) ** 0.4 * K_BOLTZMANN * 1e4**0.3
+
+
 class _Model:
     """What does not depend on the labels: fine grid, profiles, interpolation in wavelength, line data."""
 
@@ -106,6 +113,8 @@ class _Model:
         hydrogen = (carrier == "H").to_numpy()
         solar = np.array([ATOMS[c].abundance if c in ATOMS else -9.0 for c in carrier])
         self.damped = np.flatnonzero((self.loggf - 1.12 * self.ep + solar > STRONG) & ~hydrogen)
+        energy = carrier.iloc[self.damped].map({c: row.ionization for c, row in ATOMS.items()}) - self.ep[self.damped]
+        self.damping = _van_der_waals(energy.to_numpy(), self.centre[self.damped])
         self.metals, self.stark = np.flatnonzero(~hydrogen), np.flatnonzero(hydrogen)
         parts = [(self.metals, 3 * b, _gauss(b)) for b in DOPPLER]
         parts += [(self.damped, 180, _wing), (self.stark, 1500, _stark)]
@@ -113,7 +122,6 @@ class _Model:
         self.profiles = sparse.hstack(blocks, format="csr")
         self.nodes = np.linspace(fine[0], fine[-1], max(3, int((fine[-1] - fine[0]) / 250)))
         self.at_fine = _hat(fine, self.nodes).astype(np.float32)
-        self.at_lines = _hat(self.centre, self.nodes)
 
 
 def _hat(x, nodes):
@@ -121,18 +129,18 @@ def _hat(x, nodes):
     return np.stack([np.interp(x, nodes, unit) for unit in np.eye(len(nodes))], axis=1)
 
 
-def _optical_depths(model, full, layers, species, opacity, step):
+def _optical_depths(model, full, layers, species):
     """Optical depth of the lines down to the bottom of each cell, times km/s: (profile, depth, star)."""
     t = layers.temperature.T[..., None]  # depth, star, line
     population = np.stack([species[c] for c in model.species], axis=-1)[..., model.carrier].swapaxes(0, 1)
     x = HC_K * 1e8 / (model.centre * t)
     constant = np.log(0.026540 * 1e-13) + np.log(10) * model.loggf + np.log(model.centre)
     log_line = population + constant - model.ep * EV / K_BOLTZMANN / t + np.log(-np.expm1(-x))
-    s = np.exp(log_line) * ((step / opacity).swapaxes(0, 1) @ model.at_lines.T)
+    s = np.exp(log_line) * SECANT * layers.column.T[..., None]
     b = np.sqrt(2 * 8.31446e-3 * 0.85 * full["teff"].to_numpy()[:, None] / model.mass)
     b = np.hypot(b, full["vmicro"].to_numpy()[:, None])
     weight = np.clip((1 / b - 1 / DOPPLER[1]) / (1 / DOPPLER[0] - 1 / DOPPLER[1]), 0, 1)[:, model.metals]
-    gamma = DAMPING * (layers.atoms * (layers.temperature / 1e4) ** 0.3).T[..., None]
+    gamma = model.damping * (layers.atoms * (layers.temperature / 1e4) ** 0.3).T[..., None]
     damping = np.minimum(gamma * model.centre[model.damped] * 1e-13 / (4 * np.pi * 2.0), 0.5)
     metals = s[..., model.metals]
     parts = [metals * weight, metals * (1 - weight), s[..., model.damped] * damping, s[..., model.stark]]
@@ -143,7 +151,7 @@ def _optical_depths(model, full, layers, species, opacity, step):
 def _continuum(model, layers, step):
     """Shares of the continuum flux (star, depth, node): F = B_1 + sum_j (B_{j+1} - B_j) exp(-tau_j), over F.
 
-    Each cell has one source function (Planck) and tau_j (slant, mean secant 1.5) is the depth at its bottom.
+    Each cell has one source function (Planck) and tau_j (slant) is the depth at its bottom.
     """
     planck = 1 / np.expm1(HC_K * 1e8 / (model.nodes * layers.temperature[..., None]))
     rise = np.diff(planck, axis=1, append=planck[:, -1:]) * np.exp(-np.cumsum(step, axis=1))
@@ -177,14 +185,11 @@ def _observe(model, depth, vmacro, resolution):
 def _chunk(model, full, resolution):
     abundance = atmosphere.abundances(full)
     teff, logg, vmacro = (full[name].to_numpy() for name in ("teff", "logg", "vmacro"))
-    layers = atmosphere.hydrostatic(teff, logg, abundance, 10.0**LOG_TAU).at(CELLS)
-    temperature = layers.temperature[..., None]
-    h_opacity = atmosphere.h_minus(model.nodes * 1e-4, temperature)
-    edges = np.concatenate([[0.0], layers.tau * 10**0.3])
-    step = 1.5 * np.diff(edges)[:, None] * h_opacity / atmosphere.rosseland_opacity(temperature)
+    layers = atmosphere.photosphere(teff, logg, abundance)
     pressure = layers.electrons * K_BOLTZMANN * layers.temperature * layers.atoms / layers.nuclei
-    species = atmosphere.populations(layers, abundance)
-    tau = _optical_depths(model, full, layers, species, h_opacity * pressure[..., None], step)
+    opacity = atmosphere.h_minus(model.nodes * 1e-4, layers.temperature[..., None])
+    step = SECANT * opacity * (pressure * layers.column)[..., None]
+    tau = _optical_depths(model, full, layers, atmosphere.populations(layers, abundance))
     depth = _depths(model, _continuum(model, layers, step), tau)
     return _observe(model, depth, vmacro, resolution)
 
