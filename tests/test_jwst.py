@@ -158,7 +158,7 @@ def test_the_key_holds_all_that_a_pair_depends_on(monkeypatch, tmp_path):
         with monkeypatch.context() as changed:
             changed.setattr(pairs, name, value)
             keys.add(pairs.pair_key(60, 3))
-    assert len(keys) == 3 + len(changes) == 11
+    assert len(keys) == 3 + len(changes) == 12
 
 
 def spoil(path, key, change):

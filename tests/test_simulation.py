@@ -280,7 +280,7 @@ def test_quoted_errors_are_a_little_wrong(label_errors):
 def test_label_errors_are_correlated(label_errors):
     off, *_ = label_errors
     correlation = off.corr()
-    assert correlation.loc["teff", "logg"] > 0.2
+    assert correlation.loc["teff", "logg"] > 0.15
     assert correlation.loc["teff", "fe_h"] > 0.2
 
 
