@@ -12,7 +12,7 @@ TORCH_INDEX = $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pyt
 .PHONY: help lab jupyter notebooks test lint bench doctor portable fuzz figures student handin site browser clean clean-old
 
 help:
-	@echo "make lab        set up, run every notebook into build/ (first time 13 minutes and 3.3 GB, then 5 minutes)"
+	@echo "make lab        set up, run every notebook into build/ (first time a quarter of an hour and 3.3 GB, then 5 minutes)"
 	@echo "                TORCH=cpu: the CPU build of PyTorch; LAB_SURVEY=dr17: real spectra; LAB_STUDENT='Your Name'"
 	@echo "make jupyter    JupyterLab on copies in build/work, so that the checkout stays as it is"
 	@echo "make test       unit tests, and every notebook against its committed outputs (9 to 13 minutes)"

@@ -79,6 +79,35 @@ def test_a_fault_ends_what_runs_beside_it(tmp_path):
     assert not (tmp_path / "build" / "4.ipynb").exists()
 
 
+def test_a_fault_is_seen_where_the_exit_code_comes_after_the_end(monkeypatch):
+    """A process closes its sentinel before the system has its exit code: on a busy machine the two are apart."""
+
+    class Late:
+        sentinel, codes, killed = "ready", [None, 1], False
+
+        def __init__(self, target, args):
+            pass
+
+        def start(self):
+            pass
+
+        def join(self):
+            self.codes = [1]
+
+        def kill(self):
+            Late.killed = True
+
+        @property
+        def exitcode(self):
+            return self.codes[0] if len(self.codes) == 1 else self.codes.pop(0)
+
+    monkeypatch.setattr(run_notebooks.multiprocessing, "Process", Late)
+    monkeypatch.setattr(run_notebooks, "wait", list)
+    with pytest.raises(SystemExit, match="1"):
+        run_notebooks.side_by_side([(Path("1.ipynb"),)], at_once=2)
+    assert Late.killed
+
+
 @pytest.mark.parametrize(("stars", "small"), [("", False), ("60", True), ("300", True), ("1900", False), ("x", False)])
 def test_which_survey_is_small(stars, small, monkeypatch):
     monkeypatch.setenv("LAB_STARS", stars)

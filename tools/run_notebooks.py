@@ -174,10 +174,12 @@ def side_by_side(jobs, at_once):
             while waiting and len(running) < at_once:
                 running.append(multiprocessing.Process(target=attempt, args=waiting.pop(0)))
                 running[-1].start()
-            wait([one.sentinel for one in running])
-            if any(one.exitcode for one in running):
-                sys.exit(1)
-            running = [one for one in running if one.exitcode is None]
+            ready = wait([one.sentinel for one in running])
+            for one in [one for one in running if one.sentinel in ready]:
+                one.join()  # ready is a moment before there is an exit code
+                if one.exitcode:
+                    sys.exit(1)
+                running.remove(one)
     finally:
         for one in running:
             one.kill()  # its kernel notices
