@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock, PropertyMock
 
 import nbformat
 import pytest
@@ -82,30 +83,14 @@ def test_a_fault_ends_what_runs_beside_it(tmp_path):
 def test_a_fault_is_seen_where_the_exit_code_comes_after_the_end(monkeypatch):
     """A process closes its sentinel before the system has its exit code: on a busy machine the two are apart."""
 
-    class Late:
-        sentinel, codes, killed = "ready", [None, 1], False
-
-        def __init__(self, target, args):
-            pass
-
-        def start(self):
-            pass
-
-        def join(self):
-            self.codes = [1]
-
-        def kill(self):
-            Late.killed = True
-
-        @property
-        def exitcode(self):
-            return self.codes[0] if len(self.codes) == 1 else self.codes.pop(0)
-
-    monkeypatch.setattr(run_notebooks.multiprocessing, "Process", Late)
+    late = MagicMock(sentinel="ready")
+    type(late).exitcode = PropertyMock(side_effect=[None, 1])
+    late.join.side_effect = lambda: late.exitcode
+    monkeypatch.setattr(run_notebooks.multiprocessing, "Process", lambda **options: late)
     monkeypatch.setattr(run_notebooks, "wait", list)
     with pytest.raises(SystemExit, match="1"):
         run_notebooks.side_by_side([(Path("1.ipynb"),)], at_once=2)
-    assert Late.killed
+    late.kill.assert_called_once()
 
 
 @pytest.mark.parametrize(("stars", "small"), [("", False), ("60", True), ("300", True), ("1900", False), ("x", False)])

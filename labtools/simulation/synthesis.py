@@ -121,12 +121,8 @@ class _Model:
         blocks = [_profiles(self.log_fine, self.centre[rows], reach, shape) for rows, reach, shape in parts]
         self.profiles = sparse.hstack(blocks, format="csr")
         self.nodes = np.linspace(fine[0], fine[-1], max(3, int((fine[-1] - fine[0]) / 250)))
-        self.at_fine = _hat(fine, self.nodes).astype(np.float32)
-
-
-def _hat(x, nodes):
-    """Weights (x, node) of linear interpolation."""
-    return np.stack([np.interp(x, nodes, unit) for unit in np.eye(len(nodes))], axis=1)
+        hats = [np.interp(fine, self.nodes, unit) for unit in np.eye(len(self.nodes))]
+        self.at_fine = np.stack(hats, axis=1).astype(np.float32)  # weights (fine pixel, node) of linear interpolation
 
 
 def _optical_depths(model, full, layers, species):
