@@ -1,5 +1,6 @@
 """What all spectra of the lab share: the wavelength grid, the chips, the flags of pixels and stars, resampling."""
 
+from decimal import Decimal
 from enum import IntFlag
 
 import numpy as np
@@ -15,8 +16,8 @@ __all__ = [
 
 LIGHT = constants.c.to_value("km/s")
 
-WAVELENGTH = 10 ** (4.179 + 6e-6 * np.arange(8575))
-"""Wavelength of the 8575 pixels of every combined APOGEE spectrum, Angstrom, vacuum, rest frame."""
+WAVELENGTH = np.cumprod([Decimal(10) ** Decimal("4.179")] + 8574 * [Decimal(10) ** Decimal("6e-6")]).astype(float)
+"""Wavelength of the 8575 pixels of every apStar spectrum, Angstrom, vacuum, rest frame; alike on all machines."""
 
 GRID = np.r_[322:3242, 3648:6048, 6412:8306]
 """Which of these pixels make the 7214-pixel grid of the lab."""

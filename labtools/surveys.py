@@ -70,7 +70,7 @@ def lab_cannon(survey):
     training, validation = split_by_star(giants.index, SPLIT)
     labels = giants.loc[training, LABELS]
     teach = spectra.sel(star=training)
-    made_by = (TRAINED, tuple(training), labels.to_numpy(), teach.flux.values, teach.error.values)
+    made_by = (TRAINED, tuple(training), labels.to_numpy(), *(teach[x].values for x in ("wavelength", "flux", "error")))
     folders, form = [folder / "cache" for folder in survey.folders], (".npz", Cannon.to_bytes, Cannon.from_bytes)
     cannon = cached(folders, f"cannon-{survey.name}", lambda: Cannon.train(teach, labels), *made_by, form=form)
     return cannon, training, validation

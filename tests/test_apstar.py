@@ -1,5 +1,8 @@
 """Reading apStar files: rows, masks, shapes, byte orders, and files that are something else."""
 
+import hashlib
+from decimal import Decimal
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -40,6 +43,13 @@ def test_files_of_one_visit_before_dr17_have_no_rows(tmp_path):
     star = read_apstar(write(tmp_path / "a.fits", rows(1)[0], rows(1)[0], np.zeros(PIXELS, "i2")))
     assert star.flux.shape == (1, PIXELS)
     assert np.isfinite(star.error).all()
+
+
+def test_the_grid_has_the_same_bits_on_every_machine():
+    """Keys of caches, and spectra beside a model, are compared bit by bit; a data folder may have several machines."""
+    exact = [float(Decimal(10) ** (Decimal("4.179") + n * Decimal("6e-6"))) for n in range(0, WAVELENGTH.size, 50)]
+    assert WAVELENGTH[::50].tolist() == exact
+    assert hashlib.sha256(WAVELENGTH.astype("<f8").tobytes()).hexdigest()[:16] == "153a76f6f16b1a92"
 
 
 def test_wavelengths_follow_the_header(tmp_path):

@@ -37,7 +37,7 @@ def test_threads_are_a_knob_that_works():
 def test_what_has_passed_is_not_run_again_and_what_failed_is(build, monkeypatch, capsys):
     runs = []
 
-    def run(name, paths):
+    def run(name, paths, data):
         runs.append(name)
         return {"passed": name == "one-thread", "result": "1 passed", "minutes": 1.0}
 
@@ -59,6 +59,14 @@ def test_a_run_is_pytest_on_a_fresh_folder(build, tmp_path):
     assert row["passed"], (build / "one-thread" / "log.txt").read_text()
     assert row["result"] == "1 passed"
     assert not portable.run("two-threads", [str(tmp_path / "test_x.py")])["passed"]
+
+
+def test_data_of_another_machine_can_be_given_and_stay(build, tmp_path):
+    (tmp_path / "test_x.py").write_text(
+        f"import os\ndef test_x():\n    assert os.environ['LAB_DATA'] == {str(tmp_path)!r}\n"
+    )
+    assert portable.run("one-thread", [str(tmp_path / "test_x.py")], tmp_path)["passed"]
+    assert (tmp_path / "test_x.py").exists()
 
 
 def test_unknown_names_are_refused(monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 
 import labtools.surveys
 from labtools import normalize, normalized_giants, open_survey, select_giants
+from labtools.cache import digest
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +37,17 @@ def test_another_version_of_the_survey_is_not_served_from_the_cache(survey, monk
     normalized_giants(survey)
     first, second = (repr(parts) for parts in made_by)
     assert first != second
+
+
+def test_the_cannon_is_trained_anew_for_other_wavelengths(survey, monkeypatch):
+    """A processor on which a wavelength has another last bit must not be served the model of another one."""
+    giants, spectra = normalized_giants(survey)
+    keys = []
+    monkeypatch.setattr(
+        labtools.surveys, "cached", lambda folders, name, build, *parts, form: keys.append(digest(*parts))
+    )
+    for wavelength in (spectra.wavelength, np.nextafter(spectra.wavelength, np.inf), spectra.wavelength):
+        moved = spectra.assign_coords(wavelength=wavelength.values)
+        monkeypatch.setattr(labtools.surveys, "normalized_giants", lambda survey, moved=moved: (giants, moved))
+        labtools.lab_cannon(survey)
+    assert keys[0] == keys[2] != keys[1]

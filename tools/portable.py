@@ -76,12 +76,12 @@ def processor():
     return set(Path("/proc/cpuinfo").read_text().split())
 
 
-def run(name, paths):
-    """Run pytest as one personality on a fresh data folder, which goes if all passes; returns a row of the table."""
+def run(name, paths, data=None):
+    """Run pytest as one personality, by default on fresh data, which go if all passes; returns a row of the table."""
     folder = BUILD / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    settings = PERSONALITIES[name][0] | {"LAB_DATA": str(folder / "data")}
+    settings = PERSONALITIES[name][0] | {"LAB_DATA": str(data or folder / "data")}
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     began = time.monotonic()
     with open(folder / "log.txt", "w") as log:
@@ -105,6 +105,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", help=f"some of: {', '.join(PERSONALITIES)}")
     parser.add_argument("--paths", nargs="+", default=[], help="what pytest runs: all, if none is named")
+    parser.add_argument("--data", type=Path, help="a data folder that another machine has filled, for a fresh one")
     parser.add_argument("--knobs", action="store_true", help="try the knobs and run nothing")
     options = parser.parse_args()
     if unknown := set(options.only) - set(PERSONALITIES):
@@ -113,14 +114,14 @@ def main():
     results = json.loads(memory.read_text()) if memory.exists() else {}
     rows = {}
     for name in options.only or PERSONALITIES:
-        key = f"{name} {state()} {' '.join(options.paths)}"
+        key = f"{name} {state()} {options.data or ''} {' '.join(options.paths)}"
         if why := refusal(name):
             rows[name] = {"passed": "NOTHING" not in why, "result": why, "minutes": 0}
         elif options.knobs:
             rows[name] = {"passed": True, "result": "the knob works", "minutes": 0}
         else:
             print(f"{name} ... ({BUILD / name}/log.txt)", flush=True)
-            rows[name] = results.get(key) or run(name, options.paths)
+            rows[name] = results.get(key) or run(name, options.paths, options.data and options.data.resolve())
             if rows[name]["passed"] and state():
                 memory.write_text(json.dumps(results := results | {key: rows[name]}, indent=1))
     print()
