@@ -285,8 +285,10 @@ class Slow(ModelSurvey):
 
 
 def written(out):
-    """Partitions that are there, without what is being written."""
-    return [path for path in out.rglob("*.parquet") if not path.parent.name.startswith("unfinished-")]
+    """Partitions that are there, without what is being written, whose folder may go while one looks."""
+    places = [(Path(place), names) for place, _, names in os.walk(out)]
+    whole = [(place, names) for place, names in places if not place.name.startswith("unfinished-")]
+    return [place / name for place, names in whole for name in names if name.endswith(".parquet")]
 
 
 def test_a_run_that_was_killed_goes_on_where_it_was(client, undisturbed, tmp_path):
@@ -294,9 +296,11 @@ def test_a_run_that_was_killed_goes_on_where_it_was(client, undisturbed, tmp_pat
     script.write_text(RUN)
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(labtools.__file__).parents[1])])
     process = subprocess.Popen([sys.executable, str(script), str(out)], env=os.environ | {"PYTHONPATH": path})
-    while len(written(out)) < 3 and process.poll() is None:
-        time.sleep(0.05)
-    process.kill()
+    try:
+        while len(written(out)) < 3 and process.poll() is None:
+            time.sleep(0.05)
+    finally:
+        process.kill()
     assert process.wait() == -signal.SIGKILL, "it was killed before its end"
     done = {path: path.stat().st_mtime_ns for path in written(out)}
     assert 3 <= len(done) < 20
