@@ -15,7 +15,7 @@ help:
 	@echo "make lab        set up, run every notebook into build/ (first time a quarter of an hour and 3.3 GB, then 5 minutes)"
 	@echo "                TORCH=cpu: the CPU build of PyTorch; LAB_SURVEY=dr17: real spectra; LAB_STUDENT='Your Name'"
 	@echo "make jupyter    JupyterLab on copies in build/work, so that the checkout stays as it is"
-	@echo "make test       unit tests, and every notebook against its committed outputs (9 to 17 minutes)"
+	@echo "make test       unit tests, and every notebook against its committed outputs (9 to 18 minutes)"
 	@echo "make doctor     what is installed, which data are here, and what to do about what is wrong"
 	@echo "make notebooks  run the notebooks in place, to refresh the outputs and figures that are committed"
 	@echo "make lint       style and imports;  make bench: speed"
