@@ -1,1 +1,0 @@
-"""APOGEE stars as JWST sees them: the pair of HDF5 files, and PypeIt spectra."""
