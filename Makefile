@@ -9,7 +9,7 @@ PY := $(ENV)/bin/python
 INSTALLED := $(ENV)/.lab-installed
 TORCH_INDEX = $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: help lab jupyter notebooks test lint bench doctor portable fuzz figures student handin site browser clean clean-old
+.PHONY: help lab jupyter notebooks test lint bench doctor test-matrix fuzz figures student handin site test-browser clean clean-old
 
 help:
 	@echo "make lab        set up, run every notebook into build/ (first time a quarter of an hour and 3.3 GB, then 5 minutes)"
@@ -19,10 +19,10 @@ help:
 	@echo "make doctor     what is installed, which data are here, and what to do about what is wrong"
 	@echo "make notebooks  run the notebooks in place, to refresh the outputs and figures that are committed"
 	@echo "make lint       style and imports;  make bench: speed"
-	@echo "make portable   notebooks and tests as on other machines (hours); ONLY=haswell: as on one of them"
+	@echo "make test-matrix   notebooks and tests as on other machines (hours); ONLY=haswell: as on one of them"
 	@echo "make student    build/student: questions and checks, no solutions;  make handin NAME='Your Name': PDFs to hand in"
 	@echo "make site       build/site/html: notebooks, reference, glossary;  make figures: all figures on one page"
-	@echo "make browser    the lab in Chromium;  make fuzz: thousands of damaged files"
+	@echo "make test-browser    the lab in Chromium;  make fuzz: thousands of damaged files"
 	@echo "make clean-old  remove cached versions that newer ones have replaced;  make clean: all that was made"
 
 lab: announced $(INSTALLED)
@@ -61,24 +61,24 @@ figures: $(INSTALLED)
 	$(PY) tools/contact_sheet.py
 
 student: $(INSTALLED)
-	$(PY) tools/make_student.py
+	$(PY) -m lab_course student
 
 handin: $(INSTALLED)
-	LAB_STUDENT="$(NAME)" $(PY) tools/make_handin.py
+	LAB_STUDENT="$(NAME)" $(PY) -m lab_course handin
 
 site: $(INSTALLED)
 	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[site]"
 	$(PY) tools/make_site.py
 
-browser: $(INSTALLED)
+test-browser: $(INSTALLED)
 	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[browser]"
 	$(PY) -m pytest -q tests/browser.py
 
 doctor: $(INSTALLED)
-	$(PY) -m labtools doctor
+	$(PY) -m lab_course doctor
 
-portable: $(INSTALLED)
-	$(PY) tools/portable.py $(ONLY)
+test-matrix: $(INSTALLED)
+	$(PY) tools/machine_matrix.py $(ONLY)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(if $(filter .venv,$(ENV)),,echo "The active environment is used: $(ENV). For one of the lab's own, deactivate it first.")
@@ -88,7 +88,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean-old: $(INSTALLED)
-	$(PY) -m labtools clean-old
+	$(PY) -m lab_course clean-old
 
 clean:
 	rm -rf build .venv data/cache data/simulated

@@ -7,7 +7,11 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent
-sys.path += [str(ROOT / "tests"), str(ROOT / "tools")]
+sys.path += [
+    str(ROOT / "tests"),
+    str(ROOT / "tools"),
+    str(ROOT / "packages" / "mock_survey" / "calibration"),
+]
 pytest_plugins = ["nbval_numbers"]
 
 
@@ -16,14 +20,20 @@ def pytest_configure():
     for name in [name for name in os.environ if name.startswith("LAB_")]:
         if name not in ("LAB_DATA", "LAB_DATA_SHARED", "LAB_SHARED", "LAB_FUZZ"):
             del os.environ[name]
-    os.environ["LAB_LARGE"] = "10000"  # the other ninety thousand stars of 09 take minutes and are no other ones
-    os.environ["IPYTHONDIR"] = os.path.join(tempfile.gettempdir(), f"lab-ipython-{os.getpid()}")  # no shared history
+    os.environ["LAB_BATCH_STARS"] = (
+        "10000"  # the other ninety thousand stars of 09 take minutes and are no other ones
+    )
+    os.environ["IPYTHONDIR"] = os.path.join(
+        tempfile.gettempdir(), f"lab-ipython-{os.getpid()}"
+    )  # no shared history
     os.environ["LAB_FIGURES"] = os.path.join(tempfile.gettempdir(), f"lab-figures-{os.getpid()}")
 
 
 def pytest_collection_modifyitems(items):
     """Long ones first: the notebooks, then their run on the replica, which finds what they have made."""
-    items.sort(key=lambda item: (item.path.suffix != ".ipynb") + (item.path.name != "test_notebooks.py"))
+    items.sort(
+        key=lambda item: (item.path.suffix != ".ipynb") + (item.path.name != "test_notebooks.py")
+    )
 
 
 def pytest_unconfigure():

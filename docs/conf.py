@@ -14,7 +14,9 @@ nb_merge_streams = True
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 napoleon_numpy_docstring = True
 autodoc_default_options = {"members": True, "member-order": "bysource"}
-viewcode_follow_imported_members = False  # else it links a page of Python's builtins, which it does not make
+viewcode_follow_imported_members = (
+    False  # else it links a page of Python's builtins, which it does not make
+)
 html_theme = "furo"
 html_title = project
 html_theme_options = {"navigation_with_keys": True}

@@ -13,14 +13,21 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtools.cache import writing
-from labtools.errors import reading
-from labtools.formats import npz
-from labtools.mathematics.labelspace import LabelSpace, some
-from labtools.mathematics.quadratic import design, design_slopes, fit_forms, joined, quadratic_forms, spread_out
-from labtools.mathematics.trainer import CHUNK, check_normalized, chunks, fault_of, maximize_pixels, standardized
+from apogee_archive import npz
+from apogee_archive.cache import atomic_write
+from apogee_archive.errors import wrap_read_errors
+from labtools.labelspace import LabelSpace, some
+from labtools.quadratic import design, design_slopes, fit_forms, joined, quadratic_forms, spread_out
 from labtools.selection import split_by_star
 from labtools.spectra import by_star
+from labtools.trainer import (
+    CHUNK,
+    check_normalized,
+    chunks,
+    fault_of,
+    maximize_pixels,
+    standardized,
+)
 
 __all__ = ["Cannon", "design", "design_slopes", "ridge_scores"]
 
@@ -51,7 +58,9 @@ class Cannon(LabelSpace):
     reciprocal: tuple = ()
 
     def __repr__(self):
-        names = ", ".join(f"5040/{name}" if name in self.reciprocal else name for name in self.labels)
+        names = ", ".join(
+            f"5040/{name}" if name in self.reciprocal else name for name in self.labels
+        )
         pixels = f"{np.isfinite(self.s2).sum()} of {self.s2.size} pixels"
         return f"Cannon({names}; {self.theta.shape[1]} terms, {pixels}, {len(self.examples)} training stars)"
 
@@ -73,14 +82,20 @@ class Cannon(LabelSpace):
         than twice the coefficients, if one has no usable pixel, or if spectra are not normalized.
         """
         if degree not in (1, 2, 3) or not ridge >= 0:
-            raise ValueError(f"degree must be 1, 2 or 3 and ridge not negative; they are {degree} and {ridge}")
+            raise ValueError(
+                f"degree must be 1, 2 or 3 and ridge not negative; they are {degree} and {ridge}"
+            )
         spectra = by_star(spectra)
         x, offset, scale = standardized(spectra.star.values, labels, degree, reciprocal)
         check_normalized(spectra)
         v = design(x, degree)
-        theta, s2 = maximize_pixels(v, spectra, penalty=ridge * (np.arange(v.shape[1]) > x.shape[1]))
+        theta, s2 = maximize_pixels(
+            v, spectra, penalty=ridge * (np.arange(v.shape[1]) > x.shape[1])
+        )
         wavelength = spectra.wavelength.values.astype(float)
-        return cls(tuple(labels), offset, scale, wavelength, theta, s2, x, degree, tuple(reciprocal))
+        return cls(
+            tuple(labels), offset, scale, wavelength, theta, s2, x, degree, tuple(reciprocal)
+        )
 
     def predict(self, labels):
         """Model flux, DataArray (star, wavelength), for a DataFrame with a column for each label, or one row of it.
@@ -97,7 +112,11 @@ class Cannon(LabelSpace):
         slopes = design_slopes(x, self.degree) / self.units(x)[:, None]
         return xr.DataArray(
             np.einsum("ntk,lt->nkl", slopes, self.theta, optimize=True),
-            coords={"star": stars.values, "label": list(self.labels), "wavelength": self.wavelength},
+            coords={
+                "star": stars.values,
+                "label": list(self.labels),
+                "wavelength": self.wavelength,
+            },
         )
 
     def likelihood(self, spectra, x0, modes=None):
@@ -110,12 +129,20 @@ class Cannon(LabelSpace):
         spectra, v0, logs = by_star(spectra), design(np.nan_to_num(x0), self.degree), []
 
         def residuals():
-            for v, (flux, variance) in zip(np.split(v0, range(CHUNK, len(v0), CHUNK)), chunks(spectra), strict=True):
+            for v, (flux, variance) in zip(
+                np.split(v0, range(CHUNK, len(v0), CHUNK)), chunks(spectra), strict=True
+            ):
                 total = variance + self.s2
-                logs.append(np.log(2 * np.pi * total, where=np.isfinite(total), out=np.zeros_like(total)).sum(axis=1))
+                logs.append(
+                    np.log(
+                        2 * np.pi * total, where=np.isfinite(total), out=np.zeros_like(total)
+                    ).sum(axis=1)
+                )
                 yield flux - v @ self.theta.T, variance
 
-        a, r, c, more, _ = joined(quadratic_forms(self.coefficients(modes), self.s2, residuals(), v0.shape[1]))
+        a, r, c, more, _ = joined(
+            quadratic_forms(self.coefficients(modes), self.s2, residuals(), v0.shape[1])
+        )
         return a, r, -(c + (np.concatenate(logs) + more)) / 2
 
     def fit(self, spectra, starts=3, modes=None, covariance=False):
@@ -125,7 +152,7 @@ class Cannon(LabelSpace):
         ----------
         starts : from how many places each star starts, to keep out of local minima: the training stars, of a selection
             of 200, whose model spectra fit it best, each at least one standard deviation away from those before.
-        modes : DataArray of `labtools.coverage.residual_modes`: patterns of pixels that the fit does not trust.
+        modes : DataArray of `labtools.coverage.nuisance_components`: patterns of pixels that the fit does not trust.
         covariance : whether to return that of the labels too, DataArray (star, label, other).
 
         Returns
@@ -135,19 +162,30 @@ class Cannon(LabelSpace):
         `extrapolated` (see `extrapolates`). A star without a usable pixel has NaN labels and converged = False.
         Raises ValueError if the wavelengths differ from the model's or no star has a usable pixel.
         """
-        stars, names, candidates = by_star(spectra).star.values, list(self.labels), spread_out(self.examples)
+        stars, names, candidates = (
+            by_star(spectra).star.values,
+            list(self.labels),
+            spread_out(self.examples),
+        )
         forms = self._forms(spectra, modes)
-        fits = joined(fit_forms(a, b, c, n, candidates, self.degree, starts) for a, b, c, _, n in forms)
+        fits = joined(
+            fit_forms(a, b, c, n, candidates, self.degree, starts) for a, b, c, _, n in forms
+        )
         x, inverse, chi2, n_pixels, converged, agree = fits
         if not n_pixels.any():
             raise ValueError(f"no usable pixel in {some(stars)}: nothing to fit")
         if not n_pixels.all():
-            warnings.warn(f"no usable pixel in {some(stars[n_pixels == 0])}: their labels are NaN", stacklevel=2)
+            warnings.warn(
+                f"no usable pixel in {some(stars[n_pixels == 0])}: their labels are NaN",
+                stacklevel=2,
+            )
         units = self.units(x)
         covariances = inverse * units[:, :, None] * units[:, None]
         errors = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
         columns = [*names, *(f"{name}_err" for name in names)]
-        table = pd.DataFrame(np.hstack([self.unscaled(x), errors]), pd.Index(stars, name="star"), columns)
+        table = pd.DataFrame(
+            np.hstack([self.unscaled(x), errors]), pd.Index(stars, name="star"), columns
+        )
         flags = {"converged": converged, "agree": agree, "extrapolated": self._outside(x)}
         table = table.assign(chi2=chi2, n_pixels=n_pixels, **flags)
         coords = {"star": stars, "label": names, "other": names}
@@ -159,25 +197,28 @@ class Cannon(LabelSpace):
 
     @classmethod
     def from_bytes(cls, content, source="this file"):
-        """The model that `to_bytes` wrote; BadFile, naming the `source`, if it is something else or damaged."""
-        with reading(source, "a trained Cannon"):
+        """The model that `to_bytes` wrote; CorruptFileError, naming the `source`, if it is something else or damaged."""
+        with wrap_read_errors(source, "a trained Cannon"):
             parts = npz.arrays(io.BytesIO(content), min(len(content), LARGEST))
             if parts.keys() != {field.name for field in fields(cls)}:
                 raise ValueError(f"it holds {', '.join(parts)}")
             if fault := fault_of(**parts):
                 raise ValueError(fault)
         names = parts["labels"]
-        texts = {"labels": tuple(names.tolist()), "reciprocal": tuple(names[parts["reciprocal"]].tolist())}
+        texts = {
+            "labels": tuple(names.tolist()),
+            "reciprocal": tuple(names[parts["reciprocal"]].tolist()),
+        }
         return cls(**parts | texts | {"degree": int(parts["degree"])})
 
     def save(self, path):
-        """Write the model to one .npz file (see `labtools.cache.writing`)."""
-        with writing(path) as part:
+        """Write the model to one .npz file (see `apogee_archive.cache.atomic_write`)."""
+        with atomic_write(path) as part:
             part.write_bytes(self.to_bytes())
 
     @classmethod
     def load(cls, path):
-        """Read a model that `save` wrote; BadFile if the file holds something else, or what an older version wrote."""
+        """Read a model that `save` wrote; CorruptFileError if the file holds something else, or what an older version wrote."""
         with open(path, "rb") as file:
             return cls.from_bytes(file.read(LARGEST + 1), path)
 
@@ -186,7 +227,9 @@ class Cannon(LabelSpace):
         if modes is None:
             return self.theta
         if not np.array_equal(modes["wavelength"].values, self.wavelength):
-            raise ValueError("the modes are not on the wavelengths of the model: learn them with this model")
+            raise ValueError(
+                "the modes are not on the wavelengths of the model: learn them with this model"
+            )
         return np.hstack([self.theta, modes.transpose("wavelength", "mode").values])
 
     def _forms(self, spectra, modes):
@@ -195,11 +238,17 @@ class Cannon(LabelSpace):
         if not spectra.sizes["star"]:
             raise ValueError("there is no star in these spectra")
         if not np.array_equal(spectra.wavelength.values, self.wavelength):
-            raise ValueError("the spectra are not on the wavelengths of the model: normalize them on the same grid")
-        return quadratic_forms(self.coefficients(modes), self.s2, chunks(spectra), self.theta.shape[1])
+            raise ValueError(
+                "the spectra are not on the wavelengths of the model: normalize them on the same grid"
+            )
+        return quadratic_forms(
+            self.coefficients(modes), self.s2, chunks(spectra), self.theta.shape[1]
+        )
 
 
-def ridge_scores(spectra, labels, degree=3, ridges=(0, 1e-5, 1e-4, 1e-3, 1e-2), folds=4, seed=17, **options):
+def ridge_scores(
+    spectra, labels, degree=3, ridges=(0, 1e-5, 1e-4, 1e-3, 1e-2), folds=4, seed=17, **options
+):
     """How well models of different ridges predict spectra that they have not seen: Series indexed by ridge.
 
     The training set is divided into `folds` groups of stars; each group is predicted from its labels by a model of the

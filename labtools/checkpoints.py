@@ -12,8 +12,8 @@ import matplotlib as mpl
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
-from labtools.cache import writing
-from labtools.settings import figures_folder, setting
+from apogee_archive.cache import atomic_write
+from apogee_archive.settings import figures_folder, setting
 
 __all__ = ["checkpoint_path", "save_figures", "student_name", "write_checkpoint"]
 
@@ -49,14 +49,17 @@ def checkpoint_path(number, folder=None):
     """Where checkpoint `number` (1, 2 or 3) is written, below `folder`, else LAB_FIGURES or `figures`."""
     if number not in NUMBERS:
         raise ValueError(f"There is no checkpoint {number!r}; the assignment has {NUMBERS}.")
-    return Path(folder or figures_folder("figures")) / f"{_file_stem(student_name())}_lab2_cp{number}.pdf"
+    return (
+        Path(folder or figures_folder("figures"))
+        / f"{_file_stem(student_name())}_lab2_cp{number}.pdf"
+    )
 
 
 def save_figures(figures, folder=None):
     """Export figures, a dict of name -> Figure, as PNG files into `folder`, else `figures_folder()`; returns names."""
     _check_figures(figures)
     for name, figure in figures.items():
-        with writing(Path(folder or figures_folder()) / f"{name}.png") as part:
+        with atomic_write(Path(folder or figures_folder()) / f"{name}.png") as part:
             figure.savefig(part, format="png", metadata={"Software": None})
     return [f"{name}.png" for name in figures]
 
@@ -76,7 +79,11 @@ def write_checkpoint(number, figures, survey, folder=None):
     heading = f"{name}  ·  lab 2, checkpoint {number}  ·  {_today()}  ·  {title}"
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES)
     info = {"Title": heading, "Author": name, "Subject": title, "Keywords": versions}
-    with writing(path) as part, mpl.rc_context({"pdf.fonttype": 42}), PdfPages(part, metadata=info) as pdf:
+    with (
+        atomic_write(path) as part,
+        mpl.rc_context({"pdf.fonttype": 42}),
+        PdfPages(part, metadata=info) as pdf,
+    ):
         for caption, figure in figures.items():
             _add_page(pdf, figure, [heading, versions], caption)
     if name == NOBODY:
@@ -90,7 +97,9 @@ def _check_figures(figures):
         raise ValueError("A checkpoint needs a dict of caption -> Figure with at least one figure.")
     for caption, figure in figures.items():
         if not isinstance(figure, Figure):
-            raise TypeError(f"{caption!r} is a {type(figure).__name__}, not a Figure; of an Axes, give `ax.figure`.")
+            raise TypeError(
+                f"{caption!r} is a {type(figure).__name__}, not a Figure; of an Axes, give `ax.figure`."
+            )
 
 
 def _add_page(pdf, figure, heading, caption):
@@ -98,7 +107,10 @@ def _add_page(pdf, figure, heading, caption):
     figure.draw_without_rendering()
     drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     letters = max(20, int(drawn.width * 72 / (0.6 * STYLE["fontsize"])))
-    above, below = "\n".join(textwrap.fill(line, letters) for line in heading), textwrap.fill(str(caption), letters)
+    above, below = (
+        "\n".join(textwrap.fill(line, letters) for line in heading),
+        textwrap.fill(str(caption), letters),
+    )
     lines = [
         figure.text(drawn.x0 / width, (drawn.y1 + MARGIN) / height, above, va="bottom", **STYLE),
         figure.text(drawn.x0 / width, (drawn.y0 - MARGIN) / height, below, va="top", **STYLE),

@@ -34,7 +34,11 @@ def normalize(spectra, continuum_pixels, degree=2, clip=4.0):
     """
     spectra = _checked(spectra, continuum_pixels, degree)
     stars, grid, seen = spectra.sizes["star"], continuum_pixels.wavelength.values, False
-    result = spectra.drop_dims("wavelength").assign_coords(wavelength=grid).assign_attrs(units="pseudo-continuum = 1")
+    result = (
+        spectra.drop_dims("wavelength")
+        .assign_coords(wavelength=grid)
+        .assign_attrs(units="pseudo-continuum = 1")
+    )
     for start in range(0, stars, CHUNK):
         rows = slice(start, start + CHUNK)
         picked = resample(spectra.isel(star=rows), grid)
@@ -50,22 +54,37 @@ def normalize(spectra, continuum_pixels, degree=2, clip=4.0):
                 result[name] = ("star", "wavelength"), np.empty((stars, grid.size), values.dtype)
             result[name].values[rows] = values
     if not seen:
-        raise ValueError("no usable pixel: all are masked, or outside the wavelengths of continuum_pixels")
+        raise ValueError(
+            "no usable pixel: all are masked, or outside the wavelengths of continuum_pixels"
+        )
     _report_masked_chips(result)
     return result
 
 
 def _checked(spectra, pixels, degree):
     """Spectra over (star, wavelength); ValueError if an argument of `normalize` is something else."""
-    if not isinstance(pixels, xr.DataArray) or pixels.dims != ("wavelength",) or pixels.dtype != bool:
-        raise ValueError("continuum_pixels must be a boolean DataArray with the one dimension 'wavelength'")
-    if not all(name in spectra.data_vars and "wavelength" in spectra[name].dims for name in ("flux", "error")):
+    if (
+        not isinstance(pixels, xr.DataArray)
+        or pixels.dims != ("wavelength",)
+        or pixels.dtype != bool
+    ):
+        raise ValueError(
+            "continuum_pixels must be a boolean DataArray with the one dimension 'wavelength'"
+        )
+    if not all(
+        name in spectra.data_vars and "wavelength" in spectra[name].dims
+        for name in ("flux", "error")
+    ):
         raise ValueError("spectra must be a Dataset with flux and error over (star, wavelength)")
     for data in (spectra, pixels):
         if not (np.diff(data.wavelength.values) > 0).all() or data.sizes["wavelength"] < 2:
-            raise ValueError("the wavelengths of spectra and of continuum_pixels must be numbers that increase")
+            raise ValueError(
+                "the wavelengths of spectra and of continuum_pixels must be numbers that increase"
+            )
     if not isinstance(degree, int) or not 0 <= degree <= 10:
-        raise ValueError(f"the degree of the polynomial must be an integer from 0 to 10, not {degree}")
+        raise ValueError(
+            f"the degree of the polynomial must be an integer from 0 to 10, not {degree}"
+        )
     return by_star(spectra)
 
 
@@ -115,9 +134,9 @@ def _median(values):
     """Medians of rows (n, 1) without NaN; NaN for a row of nothing else. `np.nanmedian` is slow on short rows."""
     number = values.shape[1] - np.isnan(values).sum(axis=1, keepdims=True)
     middle = np.hstack([np.maximum(number - 1, 0), number]) // 2
-    return np.take_along_axis(np.sort(values, axis=1), np.minimum(middle, values.shape[1] - 1), axis=1).mean(
-        axis=1, keepdims=True
-    )
+    return np.take_along_axis(
+        np.sort(values, axis=1), np.minimum(middle, values.shape[1] - 1), axis=1
+    ).mean(axis=1, keepdims=True)
 
 
 def _least_squares(basis, flux, weight):
@@ -133,7 +152,9 @@ def _report_masked_chips(spectra):
             names = ", ".join(map(str, lost[:5])) + (" ..." if lost.size > 5 else "")
             low, high = spectra.wavelength.values[[chip.start, chip.stop - 1]]
             what = f"chip {number + 1} ({low:.0f}-{high:.0f} Å) of {lost.size} star(s)"
-            warnings.warn(f"{what} has too few good continuum pixels and is masked: {names}", stacklevel=3)
+            warnings.warn(
+                f"{what} has too few good continuum pixels and is masked: {names}", stacklevel=3
+            )
 
 
 def running_quantile(spectra, width=50.0, quantile=0.9):
@@ -174,4 +195,6 @@ def find_continuum_pixels(spectra, labels, level=0.015, slopes=(1e-5, 0.0045, 0.
     terms = _least_squares(design, flux.T, weight.T)
     flat = np.all(np.abs(terms[:, 1:]) < slopes, axis=1)
     near = np.abs(terms[:, 0] - 1) < level
-    return xr.DataArray(flat & near & (weight.sum(axis=0) > 0), coords={"wavelength": spectra.wavelength})
+    return xr.DataArray(
+        flat & near & (weight.sum(axis=0) > 0), coords={"wavelength": spectra.wavelength}
+    )

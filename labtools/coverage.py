@@ -5,13 +5,13 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import gamma
 
-__all__ = ["coverage", "learn_scatter", "residual_modes", "widen"]
+__all__ = ["coverage", "inflate_posterior", "learn_scatter", "nuisance_components"]
 
 CLIP = 5.0  # standard deviations of a residual that count at most
 TAILS = (3, 4, 6, 8, 12, 20, 50, 200)  # degrees of freedom that are tried
 
 
-def residual_modes(cannon, spectra, labels, number=10):
+def nuisance_components(cannon, spectra, labels, number=10):
     """How pixels deviate from the model together: principal components of the residuals of many stars.
 
     What the labels do not say (other elements, rotation) and what the reduction does (continuum, sky) moves many pixels
@@ -34,7 +34,9 @@ def residual_modes(cannon, spectra, labels, number=10):
     shapes = vectors.T @ residual
     shapes *= np.sqrt(np.maximum(power - 1, 0) / np.vecdot(shapes, shapes))[:, None]
     modes = shapes * np.where(np.isfinite(typical), typical, 0)
-    return xr.DataArray(modes, coords={"wavelength": cannon.wavelength}, dims=("mode", "wavelength"))
+    return xr.DataArray(
+        modes, coords={"wavelength": cannon.wavelength}, dims=("mode", "wavelength")
+    )
 
 
 def coverage(samples, truth, levels=(0.68, 0.95)):
@@ -108,13 +110,17 @@ def _expectation_maximization(off, c, e, s, nu, rounds=200, nodes=16):
         share /= (total := share.sum(axis=0))
         mean = pull @ s
         outer = np.einsum("un,unk,unl->kl", share / u[..., 0, 0], mean, mean, optimize=True)
-        old, s = s, s + (outer - s @ np.einsum("un,unkl->kl", share / u[..., 0, 0], inverse) @ s) / len(off)
+        old, s = (
+            s,
+            s
+            + (outer - s @ np.einsum("un,unkl->kl", share / u[..., 0, 0], inverse) @ s) / len(off),
+        )
         if np.abs(s - old).max() < 3e-4 * np.abs(s).max():
             break
     return (top + np.log(total)).sum(), s
 
 
-def widen(samples, scatter, seed=128):
+def inflate_posterior(samples, scatter, seed=128):
     """Draws (star, draw, label) with the extra scatter and the tails of `learn_scatter` given to them."""
     rng = np.random.default_rng(seed)
     nu, names = scatter.attrs["nu"], list(samples["label"].values)
@@ -130,7 +136,10 @@ def _paired(samples, truth):
     names, stars = list(samples["label"].values), samples["star"].values
     if missing := set(names) - set(truth.columns) or set(stars) - set(truth.index):
         raise ValueError(f"no true value for {len(missing)} labels or stars, {sorted(missing)[:5]}")
-    draws, y = samples.transpose("star", "draw", "label").values, truth.loc[stars, names].to_numpy(float)
+    draws, y = (
+        samples.transpose("star", "draw", "label").values,
+        truth.loc[stars, names].to_numpy(float),
+    )
     known = np.isfinite(draws).all(axis=(1, 2)) & np.isfinite(y).all(axis=1)
     if not known.any():
         raise ValueError("no star has both draws and true labels")

@@ -4,28 +4,17 @@ MIST: Dotter 2016, ApJS 222, 8; Choi et al. 2016, ApJ 823, 102; https://mist.sci
 """
 
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from labtools.formats.mist import read_mist
-from labtools.settings import data_folders, table
+from apogee_archive.mist import read_mist, shipped_isochrones
+from apogee_archive.settings import data_folders
 
 __all__ = ["best_isochrone", "giant_branch", "isochrone", "read_mist", "shipped_isochrones"]
 
-TABLE = table("mist_v2.5.csv")
 RGB = 2  # the `phase` from the end of the main sequence to the tip of the giant branch
 SAME = 0.005  # dex; ages and metallicities closer than this are one
-
-
-@lru_cache
-def shipped_isochrones():
-    """The isochrones that ship with the lab, as from `read_mist`: 2 to 12 Gyr, -2.5 <= [Fe/H] <= 0.5."""
-    points = pd.read_csv(TABLE).assign(teff=lambda table: 10 ** table["log_teff"])
-    points.attrs["source"] = "MIST v2.5, v/vcrit = 0.40"
-    return points
 
 
 def isochrone(mist, age, feh):
@@ -46,7 +35,9 @@ def _at(points, column, wanted, keys):
     """Points at one value of `column`, interpolated between those of equal `keys`; `phase` is that of the nearer."""
     grid = np.unique(points[column])
     if not grid[0] - SAME <= wanted <= grid[-1] + SAME:
-        raise ValueError(f"no isochrone for {column} = {wanted:.2f}: there are {grid[0]:.2f} to {grid[-1]:.2f}")
+        raise ValueError(
+            f"no isochrone for {column} = {wanted:.2f}: there are {grid[0]:.2f} to {grid[-1]:.2f}"
+        )
     ends = grid[grid <= wanted + SAME][-1], grid[grid >= wanted - SAME][0]
     weight = (wanted - ends[0]) / (ends[1] - ends[0]) if ends[1] > ends[0] else 0.0
     low, high = (points[points[column] == end].set_index(keys) for end in ends)
@@ -63,21 +54,29 @@ def giant_branch(one, logg):
     (the bump), so that Teff rises strictly with log g.
     """
     if one["age"].nunique() > 1 or one["feh_init"].nunique() > 1:
-        raise ValueError("these are several isochrones: choose one with `isochrone(mist, age, feh)`")
+        raise ValueError(
+            "these are several isochrones: choose one with `isochrone(mist, age, feh)`"
+        )
     g, t = one.loc[one["phase"] == RGB, ["log_g", "log_teff"]].to_numpy().T
     onward = np.all([x < np.minimum.accumulate(np.r_[np.inf, x])[:-1] for x in (g, t)], axis=0)
     if onward.sum() < 2:
-        raise ValueError("this isochrone has no red giant branch: it is too young, or a part of one")
-    return 10 ** np.interp(np.asarray(logg, float), g[onward][::-1], t[onward][::-1], left=np.nan, right=np.nan)
+        raise ValueError(
+            "this isochrone has no red giant branch: it is too young, or a part of one"
+        )
+    return 10 ** np.interp(
+        np.asarray(logg, float), g[onward][::-1], t[onward][::-1], left=np.nan, right=np.nan
+    )
 
 
 def best_isochrone(age=6.0, feh=0.0, folder=None):
     """The isochrone of this age (Gyr) and [Fe/H] from a MIST file of one's own, else from the table that ships.
 
     `folder` None means `cache/mist` in LAB_DATA, or in `data` of the repository. `attrs["source"]` says which
-    of the two it is: print it on the figure. Raises BadFile for a damaged file, ValueError outside the table.
+    of the two it is: print it on the figure. Raises CorruptFileError for a damaged file, ValueError outside the table.
     """
-    for path in sorted((Path(folder) if folder else data_folders()[0] / "cache" / "mist").glob("*.iso*")):
+    for path in sorted(
+        (Path(folder) if folder else data_folders()[0] / "cache" / "mist").glob("*.iso*")
+    ):
         points = read_mist(path)
         with suppress(ValueError):
             return isochrone(points, age, feh)

@@ -41,12 +41,17 @@ class LabelSpace:
         """Index and scaled labels (n, K) of a DataFrame; a warning names stars outside the training set."""
         table = labels.to_frame().T if isinstance(labels, pd.Series) else labels
         if missing := [name for name in self.labels if name not in table]:
-            raise ValueError(f"the model needs the labels {', '.join(self.labels)}; missing: {', '.join(missing)}")
+            raise ValueError(
+                f"the model needs the labels {', '.join(self.labels)}; missing: {', '.join(missing)}"
+            )
         x = self.scaled(finite(table[list(self.labels)], self._turned))
         outside = self._outside(x)
         if warn and outside.any():
             names = some(table.index[outside])
-            warnings.warn(f"the model extrapolates: the labels of {names} lie outside its training set", stacklevel=3)
+            warnings.warn(
+                f"the model extrapolates: the labels of {names} lie outside its training set",
+                stacklevel=3,
+            )
         return table.index, x
 
     def _distance(self, x):
@@ -67,7 +72,11 @@ def finite(table, turned, filler=-np.inf):
     y = table.to_numpy(float)
     bad = ~(np.isfinite(y) & (y > np.where(turned, 0, filler))).all(axis=1)
     if bad.any():
-        allowed = "finite, temperatures positive" if np.isinf(filler) else "finite, no fillers, temperatures positive"
+        allowed = (
+            "finite, temperatures positive"
+            if np.isinf(filler)
+            else "finite, no fillers, temperatures positive"
+        )
         raise ValueError(f"labels must be {allowed}; not so for {some(table.index[bad])}")
     return y
 

@@ -13,8 +13,8 @@ import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
 
-from labtools.mathematics.labelspace import some
-from labtools.mathematics.quadratic import departure, design, monomials, slope_and_curvature
+from labtools.labelspace import some
+from labtools.quadratic import departure, design, monomials, slope_and_curvature
 from labtools.spectra import by_star
 
 __all__ = ["build_model", "diagnose", "flat_priors", "labels_of", "sample", "sample_stars"]
@@ -40,21 +40,29 @@ def build_model(cannon, spectrum, priors=None, modes=None):
 
     spectrum : Dataset of one star, normalized, on the wavelengths of the model.
     priors : DataFrame like that of `flat_priors`, which is what None means.
-    modes : DataArray of `labtools.coverage.residual_modes`, or None.
+    modes : DataArray of `labtools.coverage.nuisance_components`, or None.
 
     Raises ValueError for more than one star, no usable pixel, or priors that are not those of the labels.
     """
     spectrum = by_star(spectrum)
     if spectrum.sizes["star"] != 1:
-        raise ValueError(f"the posterior is that of one star, not of {spectrum.sizes['star']}: choose one")
+        raise ValueError(
+            f"the posterior is that of one star, not of {spectrum.sizes['star']}: choose one"
+        )
     priors = _checked(cannon, priors)
     best = _best(cannon, spectrum, modes)
     x0, a, r, constant = (part[0] for part in (best, *cannon.likelihood(spectrum, best, modes)))
     edge = 1e-3 * (priors["high"] - priors["low"])
     start = cannon.unscaled(x0).clip(priors["low"] + edge, priors["high"] - edge)
     with pm.Model() as model:
-        labels = [pm.Uniform(name, low, high, initval=start[name]) for name, low, high in priors.itertuples()]
-        inside = [5040 / y if name in cannon.reciprocal else y for name, y in zip(cannon.labels, labels, strict=True)]
+        labels = [
+            pm.Uniform(name, low, high, initval=start[name])
+            for name, low, high in priors.itertuples()
+        ]
+        inside = [
+            5040 / y if name in cannon.reciprocal else y
+            for name, y in zip(cannon.labels, labels, strict=True)
+        ]
         x = (pt.stack(inside) - cannon.offset) / cannon.scale
         v = pt.ones(1)
         for earlier, label in monomials(len(x0), cannon.degree):
@@ -67,8 +75,12 @@ def build_model(cannon, spectrum, priors=None, modes=None):
 def sample(model, draws=1000, tune=600, chains=4, seed=128, **options):
     """Draws from the posterior by NUTS, started at the best fit: what `pymc.sample` returns, which gets the options."""
     with model, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "PyTensor could not link to a BLAS")  # nothing here is large
-        return pm.sample(draws, tune=tune, chains=chains, random_seed=seed, init="adapt_diag", **options)
+        warnings.filterwarnings(
+            "ignore", "PyTensor could not link to a BLAS"
+        )  # nothing here is large
+        return pm.sample(
+            draws, tune=tune, chains=chains, random_seed=seed, init="adapt_diag", **options
+        )
 
 
 def labels_of(idata):
@@ -105,8 +117,14 @@ def sample_stars(cannon, spectra, priors=None, modes=None, draws=1000, seed=128)
         proposed, log_q = _propose(x0[star], a[star], r[star], cannon.degree, 4 * draws, rng)
         inside = cannon.unscaled(proposed)
         d = design(proposed, cannon.degree) - design(x0[star], cannon.degree)
-        log_p = d @ r[star] - 0.5 * np.vecdot(d @ a[star], d) + np.log(np.abs(cannon.units(proposed))).sum(axis=1)
-        log_p[((inside < priors["low"].to_numpy()) | (inside > priors["high"].to_numpy())).any(axis=1)] = -np.inf
+        log_p = (
+            d @ r[star]
+            - 0.5 * np.vecdot(d @ a[star], d)
+            + np.log(np.abs(cannon.units(proposed))).sum(axis=1)
+        )
+        log_p[
+            ((inside < priors["low"].to_numpy()) | (inside > priors["high"].to_numpy())).any(axis=1)
+        ] = -np.inf
         weight = np.exp(log_p - log_q - max(np.max(log_p - log_q), -1e300))
         efficiency[star] = weight.sum() ** 2 / np.maximum((weight**2).sum(), 1e-300) / len(weight)
         if efficiency[star] > LEAST:
@@ -114,8 +132,14 @@ def sample_stars(cannon, spectra, priors=None, modes=None, draws=1000, seed=128)
     failed = np.isfinite(x0).all(axis=1) & (efficiency <= LEAST)
     if failed.any():
         stars = some(spectra.star.values[failed])
-        warnings.warn(f"importance resampling fails for {stars}: use NUTS, or wider priors", stacklevel=2)
-    coords = {"star": spectra.star.values, "label": list(cannon.labels), "efficiency": ("star", efficiency)}
+        warnings.warn(
+            f"importance resampling fails for {stars}: use NUTS, or wider priors", stacklevel=2
+        )
+    coords = {
+        "star": spectra.star.values,
+        "label": list(cannon.labels),
+        "efficiency": ("star", efficiency),
+    }
     return xr.DataArray(y, coords=coords, dims=("star", "draw", "label"))
 
 
@@ -124,11 +148,16 @@ def _propose(x0, a, r, degree, number, rng):
 
     Its width is the curvature there, or that of Gauss and Newton where the true one is not positive definite.
     """
-    bent = r + a @ departure(x0, degree)  # the form about the mean star, as `slope_and_curvature` wants it
+    bent = r + a @ departure(
+        x0, degree
+    )  # the form about the mean star, as `slope_and_curvature` wants it
     _, gauss_newton, bend = slope_and_curvature(a[None], bent[None], x0[None], degree)
     true = gauss_newton[0] + bend[0]
     curvature = true if np.linalg.eigvalsh(true)[0] > 0 else gauss_newton[0]
-    t = rng.standard_normal((number, len(x0))) / np.sqrt(rng.chisquare(TAILS, number) / TAILS)[:, None]
+    t = (
+        rng.standard_normal((number, len(x0)))
+        / np.sqrt(rng.chisquare(TAILS, number) / TAILS)[:, None]
+    )
     log_q = -0.5 * (TAILS + len(x0)) * np.log1p(np.vecdot(t, t) / TAILS)
     return x0 + np.linalg.solve(np.linalg.cholesky(curvature).T, t.T).T, log_q
 
@@ -137,7 +166,9 @@ def _checked(cannon, priors):
     """Priors in the order of the labels; ValueError if they are not a low and a higher bound for each."""
     priors = flat_priors(cannon) if priors is None else priors
     if set(priors.index) != set(cannon.labels) or not {"low", "high"} <= set(priors.columns):
-        raise ValueError(f"priors need a row for each of {', '.join(cannon.labels)}, columns low and high")
+        raise ValueError(
+            f"priors need a row for each of {', '.join(cannon.labels)}, columns low and high"
+        )
     priors = priors.loc[list(cannon.labels), ["low", "high"]].astype(float)
     if not (priors["low"] < priors["high"]).all() or not np.isfinite(priors).all(axis=None):
         raise ValueError(f"each prior must be finite, with low < high:\n{priors}")

@@ -47,18 +47,34 @@ def plot_corner(labels, survey, fig=None, **options):
     """Corner plot of a DataFrame of labels; contours hold 39 % and 86 % of the points (1 and 2 sigma in 2-D)."""
     from corner import corner  # which imports arviz and bokeh: seconds
 
-    settings = {"levels": (0.393, 0.865), "color": "#0072B2", "hist_kwargs": {"lw": 1.2}, "bins": 30, "smooth": 0.8}
+    settings = {
+        "levels": (0.393, 0.865),
+        "color": "#0072B2",
+        "hist_kwargs": {"lw": 1.2},
+        "bins": 30,
+        "smooth": 0.8,
+    }
     with plt.rc_context({"figure.constrained_layout.use": False}):
-        fig = corner(labels.to_numpy(float), labels=list(map(title, labels)), fig=fig, **settings | options)
+        fig = corner(
+            labels.to_numpy(float), labels=list(map(title, labels)), fig=fig, **settings | options
+        )
     fig.suptitle(f"{len(labels)} stars, {survey.title}", x=0.7, y=0.96)
     return fig
 
 
 def chip_panels(wavelength, rows=1, **options):
     """Figure and axes (rows, chips): a panel a chip of a wavelength grid (Angstrom), the y axis shared along a row."""
-    ends = [tuple(np.asarray(wavelength)[[chip.start, chip.stop - 1]]) for chip in chips(wavelength)]
+    ends = [
+        tuple(np.asarray(wavelength)[[chip.start, chip.stop - 1]]) for chip in chips(wavelength)
+    ]
     fig, axs = plt.subplots(
-        rows, len(ends), sharex="col", sharey="row", squeeze=False, width_ratios=[b - a for a, b in ends], **options
+        rows,
+        len(ends),
+        sharex="col",
+        sharey="row",
+        squeeze=False,
+        width_ratios=[b - a for a, b in ends],
+        **options,
     )
     for column, limits in zip(axs.T, ends, strict=True):
         column[0].set(xlim=limits)
@@ -90,14 +106,21 @@ def plot_kiel(labels, survey, isochrones=(), ax=None):
     it has become steady (EEP 631, Dotter 2016), without the quick way down from the tip.
     """
     ax = ax or plt.gca()
-    dots = ax.scatter(labels.teff, labels.logg, c=labels.fe_h, s=10, lw=0, vmin=-1, vmax=0.5, rasterized=True)
+    dots = ax.scatter(
+        labels.teff, labels.logg, c=labels.fe_h, s=10, lw=0, vmin=-1, vmax=0.5, rasterized=True
+    )
     for one in isochrones:
         name = f"{one.age.iloc[0]:.0f} Gyr, [Fe/H] = {one.feh_init.iloc[0]:+.1f}: {one.attrs['source']}"
-        color, outline = dots.to_rgba(one.feh_init.iloc[0]), [withStroke(linewidth=3, foreground="k")]
+        color, outline = (
+            dots.to_rgba(one.feh_init.iloc[0]),
+            [withStroke(linewidth=3, foreground="k")],
+        )
         for number, first, style in ((2, 0, "-"), (3, 631, ":")):
             part = one.where((one.phase == number) & (one.eep >= first))
             label = name if number == 2 else None
-            ax.plot(part.teff, part.log_g, style, lw=2, label=label, color=color, path_effects=outline)
+            ax.plot(
+                part.teff, part.log_g, style, lw=2, label=label, color=color, path_effects=outline
+            )
     ax.set(xlabel=title("teff"), ylabel=title("logg"), xlim=(5600, 3300), ylim=(4, 0))
     ax.set_title(f"{len(labels)} stars, {survey.title}")
     ax.legend(loc="lower right")
@@ -115,7 +138,13 @@ def plot_offset(spectra, names, ax=None, dashed=(), step=0.4):
     for number, (flux, name, color) in enumerate(zip(spectra, names, colors, strict=True)):
         style = "--" if len(dashed) and np.asarray(dashed)[number] else "-"
         ax.plot(spectra.wavelength, flux + step * number, style, color=color, lw=1.1)
-        ax.annotate(name, (1.01, 1 + step * number), xycoords=("axes fraction", "data"), va="center", fontsize=10)
+        ax.annotate(
+            name,
+            (1.01, 1 + step * number),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=10,
+        )
     ends = spectra.wavelength.values[[0, -1]]
     ax.set(xlim=ends, xlabel="vacuum wavelength [Å]", ylabel=f"normalized flux + {step} a step")
     return ax
@@ -144,12 +173,20 @@ def plot_one_to_one(fitted, reference, label, axs, color=None, note=""):
     upper, lower = axs
     stars = fitted.index if color is None else fitted.index[np.argsort(color, kind="stable")]
     x, y = reference.loc[stars, label], fitted.loc[stars, label]
-    style = {"c": None if color is None else np.sort(color), "s": 9, "lw": 0.2, "edgecolors": "k", "rasterized": True}
+    style = {
+        "c": None if color is None else np.sort(color),
+        "s": 9,
+        "lw": 0.2,
+        "edgecolors": "k",
+        "rasterized": True,
+    }
     upper.scatter(x, y, **style)
     lower.scatter(x, y - x, **style)
     upper.axline((x.median(), x.median()), slope=1, color="k", lw=0.8)
     upper.text(0.96, 0.04, note, transform=upper.transAxes, ha="right", fontsize=10)
     lower.axhline(0, color="k", lw=0.8)
     upper.set(ylabel=f"fitted {title(label)}")
-    lower.set(xlabel=f"catalogue {title(label)}", ylabel=f"fitted − catalogue [{UNITS.get(label, 'dex')}]")
+    lower.set(
+        xlabel=f"catalog {title(label)}", ylabel=f"fitted − catalog [{UNITS.get(label, 'dex')}]"
+    )
     return axs

@@ -36,7 +36,10 @@ def _expand(x, degree, order):
     """Design vectors (..., T) and their first (..., T, K) and second (..., T, K, K) derivatives, up to `order`."""
     x = np.asarray(x, float)
     stars, k = x.shape[:-1], x.shape[-1]
-    one, parts = np.eye(k), [np.ones((*stars, 1)), np.zeros((*stars, 1, k)), np.zeros((*stars, 1, k, k))][: order + 1]
+    one, parts = (
+        np.eye(k),
+        [np.ones((*stars, 1)), np.zeros((*stars, 1, k)), np.zeros((*stars, 1, k, k))][: order + 1],
+    )
     for earlier, label in monomials(k, degree):
         below, factor = [part.take(earlier, axis=len(stars)) for part in parts], x[..., label]
         new = [below[0] * factor]
@@ -85,7 +88,9 @@ def _marginalized(a, b, c, terms):
     log-determinant is what that adds to Σ ln(σ² + s²).
     """
     inner = a[:, terms:, terms:] + np.eye(a.shape[1] - terms)
-    gain = np.linalg.solve(inner, np.concatenate([a[:, terms:, :terms], b[:, terms:, None]], axis=2))
+    gain = np.linalg.solve(
+        inner, np.concatenate([a[:, terms:, :terms], b[:, terms:, None]], axis=2)
+    )
     cross, best = a[:, :terms, terms:], gain[..., terms]
     rest = a[:, :terms, :terms] - cross @ gain[..., :terms], b[:, :terms] - np.matvec(cross, best)
     return *rest, c - np.vecdot(b[:, terms:], best), np.linalg.slogdet(inner)[1]
@@ -109,7 +114,11 @@ def slope_and_curvature(a, b, x, degree):
     v, jacobian, bends = _expand(x, degree, 2)
     v[..., 0] = 0
     pull, transposed = np.matvec(a, v) - b, np.swapaxes(jacobian, 1, 2)
-    return np.matvec(transposed, pull), transposed @ (a @ jacobian), np.einsum("nt,ntkl->nkl", pull, bends)
+    return (
+        np.matvec(transposed, pull),
+        transposed @ (a @ jacobian),
+        np.einsum("nt,ntkl->nkl", pull, bends),
+    )
 
 
 def _minimize(a, b, c, x, degree, rounds=100):
@@ -125,7 +134,9 @@ def _minimize(a, b, c, x, degree, rounds=100):
         better = new <= chi2[active]
         x[active[better]] += step[better]
         chi2[active[better]] = new[better]
-        damping[active] = np.clip(np.where(better, damping[active] / 10, damping[active] * 10), 1e-12, 1e12)
+        damping[active] = np.clip(
+            np.where(better, damping[active] / 10, damping[active] * 10), 1e-12, 1e12
+        )
         active = active[(np.abs(np.vecdot(slope, step)) > 1e-10) & (damping[active] < 1e12)]
         if not active.size:
             break
@@ -147,7 +158,9 @@ def spread_out(points, number=200):
 def _starting_points(a, b, c, v, candidates, number):
     """Scaled labels (number, star, K) of the candidates that fit best and differ from one another."""
     i, j = np.triu_indices(v.shape[1])
-    score = a[:, i, j] @ (v[:, i] * v[:, j] * np.where(i == j, 1.0, 2.0)).T - 2 * b @ v.T + c[:, None]
+    score = (
+        a[:, i, j] @ (v[:, i] * v[:, j] * np.where(i == j, 1.0, 2.0)).T - 2 * b @ v.T + c[:, None]
+    )
     for _ in range(number):
         points = candidates[np.argmin(score, axis=1)]
         yield points
@@ -174,9 +187,15 @@ def fit_forms(a, b, c, n_pixels, candidates, degree, starts):
     x, chi2 = minima[np.argmin(heights, axis=0), np.arange(len(a))], heights.min(axis=0)
     slope, curvature, _ = slope_and_curvature(a, b, x, degree)
     inverse = np.linalg.pinv(curvature, hermitian=True)
-    converged, agree = np.vecdot(slope, np.matvec(inverse, slope)) < 1e-6, (heights - chi2 < 1e-3).sum(axis=0)
+    converged, agree = (
+        np.vecdot(slope, np.matvec(inverse, slope)) < 1e-6,
+        (heights - chi2 < 1e-3).sum(axis=0),
+    )
     found = x, inverse, chi2, n_pixels[usable], converged, agree
-    whole = [np.full((len(usable), *p.shape[1:]), np.nan if p.dtype == float else 0, p.dtype) for p in found]
+    whole = [
+        np.full((len(usable), *p.shape[1:]), np.nan if p.dtype == float else 0, p.dtype)
+        for p in found
+    ]
     for places, part in zip(whole, found, strict=True):
         places[usable] = part
     return whole

@@ -4,10 +4,17 @@ import numpy as np
 import pandas as pd
 from astropy import constants, units
 
-__all__ = ["LABELS", "bias_and_scatter", "count_cuts", "log_g", "removed_by", "select_giants", "split_by_star"]
+from apogee_archive.columns import LABELS
 
-LABELS = ["teff", "logg", "fe_h", "mg_fe", "si_fe"]
-"""The five labels of the lab: K, dex (cgs), dex, dex, dex."""
+__all__ = [
+    "LABELS",
+    "bias_and_scatter",
+    "count_cuts",
+    "log_g",
+    "removed_by",
+    "select_giants",
+    "split_by_star",
+]
 
 DUPLICATE = 1 << 4
 """The bit of EXTRATARG that says: another entry of this star, in another field, has a higher signal-to-noise ratio."""
@@ -23,9 +30,9 @@ def log_g(mass, radius):
 def _cuts(catalog):
     """The lab's cuts in order: name -> boolean array, True for rows that pass it."""
     if missing := [name for name in (*LABELS, "snr", "extratarg") if name not in catalog]:
-        raise ValueError(f"the catalogue lacks the columns {', '.join(missing)}")
+        raise ValueError(f"the catalog lacks the columns {', '.join(missing)}")
     if catalog.empty:
-        raise ValueError("the catalogue is empty: there is nothing to select from")
+        raise ValueError("the catalog is empty: there is nothing to select from")
     labels = catalog[LABELS].to_numpy(float)
     cuts = {
         "all five labels": (np.isfinite(labels) & (labels > -9000)).all(axis=1),
@@ -45,29 +52,31 @@ def _cuts(catalog):
 def count_cuts(catalog):
     """How many rows each cut removes: DataFrame, one row a cut in the order of the lab.
 
-    `removed` counts those of the rows still left, `left` what is left then, `alone` those of the whole catalogue.
+    `removed` counts those of the rows still left, `left` what is left then, `alone` those of the whole catalog.
     """
     cuts = _cuts(catalog)
     left = np.logical_and.accumulate(list(cuts.values())).sum(axis=1)
     removed = -np.diff(left, prepend=len(catalog))
     alone = [np.count_nonzero(~kept) for kept in cuts.values()]
-    return pd.DataFrame({"removed": removed, "left": left, "alone": alone}, index=pd.Index(cuts, name="cut"))
+    return pd.DataFrame(
+        {"removed": removed, "left": left, "alone": alone}, index=pd.Index(cuts, name="cut")
+    )
 
 
 def removed_by(catalog):
-    """The first cut that removes each row of a catalogue, "" where none does: Series on its index."""
+    """The first cut that removes each row of a catalog, "" where none does: Series on its index."""
     cuts = _cuts(catalog)
     failed = ~np.array([*cuts.values(), np.zeros(len(catalog), bool)])
     return pd.Series(np.array([*cuts, ""])[np.argmax(failed, axis=0)], catalog.index)
 
 
 def select_giants(catalog):
-    """The stars of the lab, each once: those rows of a catalogue, in its order, that pass all cuts.
+    """The stars of the lab, each once: those rows of a catalog, in its order, that pass all cuts.
 
-    A catalogue is a DataFrame indexed by apogee_id, as `survey.catalog()` gives it; the cuts are those of `count_cuts`:
+    A catalog is a DataFrame indexed by apogee_id, as `survey.catalog()` gives it; the cuts are those of `count_cuts`:
     finite labels (fillers such as -9999 are none), SNR ≥ 50, log g ≤ 4, Teff ≤ 5700 K, [Fe/H] ≥ -1, not marked a
     duplicate, and of a star that still occurs more than once the entry with the highest SNR.
-    Raises ValueError if columns are missing, the catalogue is empty or nothing is left.
+    Raises ValueError if columns are missing, the catalog is empty or nothing is left.
     """
     kept = np.logical_and.reduce(list(_cuts(catalog).values()))
     if not kept.any():
@@ -88,7 +97,9 @@ def split_by_star(stars, seed, fraction=0.5, parts=None):
         raise ValueError("give the stars of the table, `table.index`, not the table itself")
     parts = np.asarray((fraction, 1 - fraction) if parts is None else parts, float)
     if parts.ndim != 1 or not (parts > 0).all() or not np.isfinite(parts).all():
-        raise ValueError(f"groups must have a share above 0 and below 1 of the stars, not {parts.tolist()}")
+        raise ValueError(
+            f"groups must have a share above 0 and below 1 of the stars, not {parts.tolist()}"
+        )
     stars = pd.Index(stars)
     distinct = np.random.default_rng(seed).permutation(stars.unique().sort_values())
     edges = np.round(np.cumsum(parts)[:-1] / parts.sum() * len(distinct)).astype(int)
@@ -103,4 +114,6 @@ def bias_and_scatter(fit, reference, labels=LABELS):
     """
     off = fit[labels] - reference.loc[fit.index, labels]
     spread = 1.4826 * (off - off.median()).abs().median()
-    return pd.DataFrame({"mean": off.mean(), "median": off.median(), "std": off.std(), "1.4826 MAD": spread})
+    return pd.DataFrame(
+        {"mean": off.mean(), "median": off.median(), "std": off.std(), "1.4826 MAD": spread}
+    )

@@ -1,58 +1,14 @@
-"""What all spectra of the lab share: the wavelength grid, the chips, the flags of pixels and stars, resampling."""
-
-from decimal import Decimal
-from enum import IntFlag
+"""What is done with spectra before anything is learned from them: chips, resampling, and a cap on the signal-to-noise."""
 
 import numpy as np
-import pandas as pd
-from astropy import constants
 
-from labtools.settings import table
+from apogee_archive.bitmasks import LAB_BITS, PIXEL_FLAWS, AspcapFlag, PixMask, StarFlag, usable
+from apogee_archive.grid import CHIPS, GRID, LIGHT, WAVELENGTH
 
 __all__ = [
     "CHIPS", "GRID", "LAB_BITS", "LIGHT", "PIXEL_FLAWS", "WAVELENGTH", "AspcapFlag", "PixMask", "StarFlag",
     "by_star", "cap_snr", "chips", "resample", "usable",
 ]  # fmt: skip
-
-LIGHT = constants.c.to_value("km/s")
-
-WAVELENGTH = np.cumprod([Decimal(10) ** Decimal("4.179")] + 8574 * [Decimal(10) ** Decimal("6e-6")]).astype(float)
-"""Wavelength of the 8575 pixels of every apStar spectrum, Angstrom, vacuum, rest frame; alike on all machines."""
-
-GRID = np.r_[322:3242, 3648:6048, 6412:8306]
-"""Which of these pixels make the 7214-pixel grid of the lab."""
-
-CHIPS = ((243, 3364), (3578, 6169), (6335, 8421))
-"""First and last pixel of the blue, green and red chip of a star at rest; between them nothing is recorded."""
-
-BITS = pd.read_csv(table("bits.csv"), keep_default_na=False)
-"""The named bits of APOGEE's flags (www.sdss4.org/dr17/irspec/apogee-bitmasks): flag, bit, name, meaning in words."""
-
-
-def _flags(name):
-    rows = BITS[BITS.flag == name.upper()]
-    return IntFlag(name, {bit: 1 << number for bit, number in zip(rows.name, rows.bit, strict=True)}, module=__name__)
-
-
-PixMask = _flags("PixMask")
-"""APOGEE_PIXMASK: what is wrong with a pixel (`PIXEL_FLAWS` says it in words)."""
-
-StarFlag = _flags("StarFlag")
-"""STARFLAG: what may be wrong with a spectrum."""
-
-AspcapFlag = _flags("AspcapFlag")
-"""ASPCAPFLAG: what may be wrong with the pipeline's labels."""
-
-PIXEL_FLAWS = dict(zip(PixMask, BITS.meaning[BITS.flag == "PIXMASK"], strict=True))
-"""The bits of APOGEE_PIXMASK in words."""
-
-LAB_BITS = PixMask(0xFF) | PixMask.SIG_SKYLINE
-"""What makes a pixel useless here: bits 0 to 7, and 12."""
-
-
-def usable(flux, error):
-    """Which pixels count: flux finite, error finite and positive."""
-    return np.isfinite(flux) & np.isfinite(error) & (error > 0)
 
 
 def by_star(spectra):

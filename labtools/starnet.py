@@ -16,7 +16,10 @@ class Conv1d(nn.Conv1d):
     """`nn.Conv1d` as an image with the channels last: the same numbers, a third sooner on a processor."""
 
     def forward(self, flux):
-        image, weight = flux.unsqueeze(2).contiguous(memory_format=torch.channels_last), self.weight.unsqueeze(2)
+        image, weight = (
+            flux.unsqueeze(2).contiguous(memory_format=torch.channels_last),
+            self.weight.unsqueeze(2),
+        )
         return nn.functional.conv2d(image, weight, self.bias, (1, *self.stride)).squeeze(2)
 
 
@@ -31,7 +34,9 @@ class StarNet(nn.Module):
         super().__init__()
         left = (pixels - 2 * (length - 1)) // pool
         if left < 1:
-            raise ValueError(f"{pixels} pixels are too few for filters of {length} and a pool of {pool}")
+            raise ValueError(
+                f"{pixels} pixels are too few for filters of {length} and a pool of {pool}"
+            )
         self.layers = nn.Sequential(
             Conv1d(1, filters[0], length), nn.ELU(),
             Conv1d(filters[0], filters[1], length), nn.MaxPool1d(pool), nn.ELU(), nn.Flatten(),
@@ -64,7 +69,9 @@ class SmallNet(nn.Module):
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, flux):
-        return self.linear(flux) / flux.shape[1] ** 0.5 + self.layers(flux.reshape(len(flux), 1, -1))
+        return self.linear(flux) / flux.shape[1] ** 0.5 + self.layers(
+            flux.reshape(len(flux), 1, -1)
+        )
 
 
 ARCHITECTURES = {"StarNet": StarNet, "SmallNet": SmallNet}
@@ -119,10 +126,14 @@ class TrainedNet:
         if the wavelengths are not those of the training set.
         """
         if not np.array_equal(spectra.wavelength.values, self.wavelength):
-            raise ValueError("the spectra are on another wavelength grid than those the network was trained on")
+            raise ValueError(
+                "the spectra are on another wavelength grid than those the network was trained on"
+            )
         output = ask(self.network.to(device()), to_inputs(spectra, self.scale))
         values = output.double().cpu().numpy() * self.scale["label_std"] + self.scale["label_mean"]
-        return pd.DataFrame(values, index=pd.Index(spectra.star.values, name="star"), columns=list(self.labels))
+        return pd.DataFrame(
+            values, index=pd.Index(spectra.star.values, name="star"), columns=list(self.labels)
+        )
 
 
 def scores(predicted, true):
@@ -133,7 +144,9 @@ def scores(predicted, true):
     labels = [name for name in predicted if name in true]
     truth = true.loc[predicted.index, labels]
     squares, variance = (predicted[labels] - truth) ** 2, (truth - truth.mean()) ** 2
-    table = bias_and_scatter(predicted, true, labels).rename(columns={"mean": "bias", "1.4826 MAD": "scatter"})
+    table = bias_and_scatter(predicted, true, labels).rename(
+        columns={"mean": "bias", "1.4826 MAD": "scatter"}
+    )
     table = table.assign(rmse=squares.mean() ** 0.5, R2=1 - squares.sum() / variance.sum())
     return table[["rmse", "bias", "median", "scatter", "R2"]]
 
@@ -167,10 +180,14 @@ def to_inputs(spectra, scale):
     """
     scaled = (_usable(spectra) - scale["flux_mean"]) / np.float32(scale["flux_std"][0])
     share = np.isfinite(scaled).mean(axis=1, keepdims=True, dtype=np.float32)
-    return torch.from_numpy(np.nan_to_num(scaled, copy=False, nan=0.0) / np.maximum(share, np.float32(0.05)))
+    return torch.from_numpy(
+        np.nan_to_num(scaled, copy=False, nan=0.0) / np.maximum(share, np.float32(0.05))
+    )
 
 
 def to_targets(spectra, labels, names, scale):
     """Tensor (star, label): labels less their mean, over their standard deviation."""
     values = labels.loc[spectra.star.values, list(names)].to_numpy(float)
-    return torch.from_numpy(((values - scale["label_mean"]) / scale["label_std"]).astype(np.float32))
+    return torch.from_numpy(
+        ((values - scale["label_mean"]) / scale["label_std"]).astype(np.float32)
+    )

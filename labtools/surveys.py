@@ -2,18 +2,26 @@
 
 import gzip
 
-from labtools.apstar import parse_apstar
-from labtools.cache import cached
+from apogee_archive.apstar import parse_apstar, read_apstar
+from apogee_archive.cache import cached
+from apogee_archive.dr17 import SdssSurvey
+from apogee_archive.jwst_pair import FILES, Pair, read_catalog, read_jwst
+from apogee_archive.settings import data_folders, setting, table
+from apogee_archive.survey import left_out
 from labtools.cannon import Cannon
 from labtools.continuum import normalize
-from labtools.jwst.pair import FILES, Pair, read_catalogue, read_jwst
-from labtools.sdss.dr17 import SdssSurvey
-from labtools.sdss.survey import left_out
 from labtools.selection import LABELS, select_giants, split_by_star
-from labtools.settings import data_folders, setting, table
-from labtools.simulation.survey import SimulatedSurvey
+from mock_survey.survey import SimulatedSurvey
 
-__all__ = ["lab_cannon", "normalized_giants", "open_pair", "open_survey", "real_mystery"]
+__all__ = [
+    "lab_cannon",
+    "left_out",
+    "normalized_giants",
+    "open_pair",
+    "open_survey",
+    "read_apstar",
+    "real_mystery",
+]
 
 NORMALIZED = 3  # raise it whenever the same raw spectra give other normalized ones
 TRAINED = 3  # raise it whenever the same normalized spectra give another model
@@ -21,10 +29,10 @@ SPLIT = 18  # seed that divides the giants; 2M03533659+2512012 falls into the tr
 
 
 def open_survey(name=None, root=None):
-    """The survey that the notebooks work on: a `labtools.sdss.survey.Survey`.
+    """The survey that the notebooks work on: a `apogee_archive.survey.Survey`.
 
     name : "simulated" or "dr17"; None takes LAB_SURVEY from the environment, or "simulated".
-    root : folder of its files; None as in `labtools.settings.data_folders`.
+    root : folder of its files; None as in `apogee_archive.settings.data_folders`.
 
     It has `name`, `title` (for figures), `root`, `catalog()`, `spectra(ids)`, `mystery()` and `continuum_pixels()`.
     Raises ValueError for another name.
@@ -32,7 +40,9 @@ def open_survey(name=None, root=None):
     name = (name or setting("SURVEY", "simulated")).lower()
     surveys = {survey.name: survey for survey in (SimulatedSurvey, SdssSurvey)}
     if name not in surveys:
-        raise ValueError(f"there is no survey {name!r}: set LAB_SURVEY to one of {', '.join(surveys)}")
+        raise ValueError(
+            f"there is no survey {name!r}: set LAB_SURVEY to one of {', '.join(surveys)}"
+        )
     return surveys[name](*data_folders(root))
 
 
@@ -53,7 +63,9 @@ def normalized_giants(survey, degree=2):
     pixels = survey.continuum_pixels()
 
     def build():
-        return normalize(survey.spectra(giants), pixels, degree)[["flux", "error"]].astype("float32")
+        return normalize(survey.spectra(giants), pixels, degree)[["flux", "error"]].astype(
+            "float32"
+        )
 
     made_by = (
         NORMALIZED, survey.version, survey.fingerprint(giants), tuple(giants.index), giants.snr.to_numpy(),
@@ -70,17 +82,27 @@ def lab_cannon(survey):
     training, validation = split_by_star(giants.index, SPLIT)
     labels = giants.loc[training, LABELS]
     teach = spectra.sel(star=training)
-    made_by = (TRAINED, tuple(training), labels.to_numpy(), *(teach[x].values for x in ("wavelength", "flux", "error")))
-    folders, form = [folder / "cache" for folder in survey.folders], (".npz", Cannon.to_bytes, Cannon.from_bytes)
-    cannon = cached(folders, f"cannon-{survey.name}", lambda: Cannon.train(teach, labels), *made_by, form=form)
+    made_by = (
+        TRAINED,
+        tuple(training),
+        labels.to_numpy(),
+        *(teach[x].values for x in ("wavelength", "flux", "error")),
+    )
+    folders, form = (
+        [folder / "cache" for folder in survey.folders],
+        (".npz", Cannon.to_bytes, Cannon.from_bytes),
+    )
+    cannon = cached(
+        folders, f"cannon-{survey.name}", lambda: Cannon.train(teach, labels), *made_by, form=form
+    )
     return cannon, training, validation
 
 
 def open_pair(root=None, stars=None, seed=42):
     """APOGEE stars and their JWST spectra: the real files if both are in the data folder, else a simulated pair.
 
-    The simulated one has that many stars (2,000, with LAB_STARS fewer; at most 19,800, the size of the real catalogue),
-    is written once in the formats of the real files, and read from there. Raises BadFile as the readers do, and
+    The simulated one has that many stars (2,000, with LAB_STARS fewer; at most 19,800, the size of the real catalog),
+    is written once in the formats of the real files, and read from there. Raises CorruptFileError as the readers do, and
     FileNotFoundError if only one of the real files is there.
     """
     first, shared = data_folders(root)
@@ -89,12 +111,17 @@ def open_pair(root=None, stars=None, seed=42):
         there = [name for name in FILES if (folder / name).is_file()]
         if len(there) == 1:
             other = FILES[1 - FILES.index(there[0])]
-            raise FileNotFoundError(f"{folder.name} holds {there[0]} but not {other}: put both there, or none")
+            raise FileNotFoundError(
+                f"{folder.name} holds {there[0]} but not {other}: put both there, or none"
+            )
         if there:
             break
     else:
-        from labtools.simulation.pair import pair_size, write_pair
+        from mock_survey.jwst_pair import pair_size, write_pair
 
-        folder, title = write_pair([f / "cache" for f in folders], stars or pair_size(), seed), "simulated JWST survey"
-    catalogue, (labels, spectra) = read_catalogue(folder / FILES[0]), read_jwst(folder / FILES[1])
-    return Pair(title, catalogue, labels, spectra.assign_attrs(source=title))
+        folder, title = (
+            write_pair([f / "cache" for f in folders], stars or pair_size(), seed),
+            "simulated JWST survey",
+        )
+    catalog, (labels, spectra) = read_catalog(folder / FILES[0]), read_jwst(folder / FILES[1])
+    return Pair(title, catalog, labels, spectra.assign_attrs(source=title))

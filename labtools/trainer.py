@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from labtools.mathematics.labelspace import finite, some, turn
-from labtools.mathematics.quadratic import design, joined, symmetric
+from labtools.labelspace import finite, some, turn
+from labtools.quadratic import design, joined, symmetric
 from labtools.spectra import usable
 
 __all__ = ["check_normalized", "chunks", "fault_of", "maximize_pixels", "standardized"]
@@ -43,7 +43,9 @@ def standardized(stars, labels, degree, reciprocal):
         raise ValueError("labels must be a DataFrame indexed by star, with a column for each label")
     numbers, names = labels.select_dtypes("number"), labels.columns
     if wrong := [name for name in labels if name not in numbers]:
-        raise ValueError(f"these columns are no labels: {', '.join(wrong)}. Choose columns, such as giants[LABELS]")
+        raise ValueError(
+            f"these columns are no labels: {', '.join(wrong)}. Choose columns, such as giants[LABELS]"
+        )
     if wrong := set(reciprocal) - set(labels):
         raise ValueError(f"reciprocal names {', '.join(wrong)}, which is none of the labels")
     stars = pd.Index(stars)
@@ -70,12 +72,18 @@ def check_normalized(spectra):
     level = []
     for flux, variance in chunks(spectra):
         seen = np.isfinite(variance)
-        level += [np.median(f[use]) if use.any() else np.nan for f, use in zip(flux, seen, strict=True)]
+        level += [
+            np.median(f[use]) if use.any() else np.nan for f, use in zip(flux, seen, strict=True)
+        ]
     if np.isnan(level).any():
-        raise ValueError(f"no usable pixel in {some(spectra.star.values[np.isnan(level)])}: leave these stars out")
+        raise ValueError(
+            f"no usable pixel in {some(spectra.star.values[np.isnan(level)])}: leave these stars out"
+        )
     off = np.abs(np.log(np.maximum(level, 1e-9))) > np.log(2)
     if off.any():
-        raise ValueError(f"the spectra of {some(spectra.star.values[off])} are not normalized: call `normalize` first")
+        raise ValueError(
+            f"the spectra of {some(spectra.star.values[off])} are not normalized: call `normalize` first"
+        )
 
 
 def maximize_pixels(v, spectra, penalty):
@@ -90,7 +98,9 @@ def maximize_pixels(v, spectra, penalty):
 
     def train(start):
         block = _flux_and_variance(spectra.isel(wavelength=slice(start, start + width)))
-        return _maximize_block(v, products, *(np.ascontiguousarray(part.T) for part in block), penalty)
+        return _maximize_block(
+            v, products, *(np.ascontiguousarray(part.T) for part in block), penalty
+        )
 
     with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
         return joined(pool.map(train, range(0, n_pixels, width)))
@@ -120,7 +130,9 @@ def _maximize_block(v, products, flux, variance, penalty, rounds=200, guesses=5,
         np.subtract(flux, np.matmul(theta[active], v.T, out=residual), out=residual)
         change, size = _scatter_step(residual, weight, total[:, 0], s2[active], work)
         s2[active] += change
-        moved = (np.abs(change) > 1e-9 * size) | (np.vecdot(step, slope) > 1e-13) | (number <= guesses)
+        moved = (
+            (np.abs(change) > 1e-9 * size) | (np.vecdot(step, slope) > 1e-13) | (number <= guesses)
+        )
         if not moved.any():
             break
         if not moved.all():
@@ -149,15 +161,33 @@ def _scatter_step(residual, weight, total, s2, work):
 def fault_of(labels, offset, scale, wavelength, theta, s2, examples, degree, reciprocal):
     """What is wrong with the arrays of a model: a sentence, or None."""
     k, pixels = labels.size, wavelength.size
-    if degree.shape != () or degree not in (1, 2, 3) or labels.ndim != 1 or not 0 < k < 100 or labels.dtype.kind != "U":
+    if (
+        degree.shape != ()
+        or degree not in (1, 2, 3)
+        or labels.ndim != 1
+        or not 0 < k < 100
+        or labels.dtype.kind != "U"
+    ):
         return "its labels or its degree are none"
-    shapes = {"offset": (k,), "scale": (k,), "reciprocal": (k,), "wavelength": (pixels,), "s2": (pixels,)}
-    shapes |= {"theta": (pixels, comb(k + int(degree), k)), "examples": (len(np.atleast_1d(examples)), k)}
+    shapes = {
+        "offset": (k,),
+        "scale": (k,),
+        "reciprocal": (k,),
+        "wavelength": (pixels,),
+        "s2": (pixels,),
+    }
+    shapes |= {
+        "theta": (pixels, comb(k + int(degree), k)),
+        "examples": (len(np.atleast_1d(examples)), k),
+    }
     arrays = locals()
     if wrong := [name for name, shape in shapes.items() if arrays[name].shape != shape]:
         return f"the shapes of {', '.join(wrong)} do not fit {k} labels and {pixels} pixels"
     numbers = (offset, scale, wavelength, theta, examples, np.where(np.isinf(s2), 0, s2))
-    if any(array.dtype != float or not np.isfinite(array).all() for array in numbers) or reciprocal.dtype != bool:
+    if (
+        any(array.dtype != float or not np.isfinite(array).all() for array in numbers)
+        or reciprocal.dtype != bool
+    ):
         return "a number in it is not finite"
     if not (scale > 0).all() or not (s2 >= 0).all() or len(examples) <= k:
         return "a scale is not positive, or it has no training stars"

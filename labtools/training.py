@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm.auto import tqdm
 
-from labtools.cache import digest, writing
+from apogee_archive.cache import atomic_write, hash_key
 from labtools.starnet import ARCHITECTURES, TrainedNet, ask, device, scales, to_inputs, to_targets
 
 __all__ = ["Recipe", "train"]
@@ -51,7 +51,14 @@ class Recipe:
 
 
 def train(
-    spectra, labels, validation, validation_labels, architecture="StarNet", recipe=None, checkpoint=None, **sizes
+    spectra,
+    labels,
+    validation,
+    validation_labels,
+    architecture="StarNet",
+    recipe=None,
+    checkpoint=None,
+    **sizes,
 ):
     """Train a network on spectra (flux and, where there is one, error) and labels (one column a label).
 
@@ -71,16 +78,28 @@ def train(
     _check(sets, names)
     scale = scales(spectra, labels)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    arrays = [tensor for one in sets for tensor in (to_inputs(one[0], scale), to_targets(*one, names, scale))]
+    arrays = [
+        tensor
+        for one in sets
+        for tensor in (to_inputs(one[0], scale), to_targets(*one, names, scale))
+    ]
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         network = ARCHITECTURES[architecture](spectra.sizes["wavelength"], len(names), **sizes)
     choices = (VERSION, architecture, tuple(sorted(sizes.items())), astuple(recipe))
-    made_by = digest(*choices, *(tensor.numpy() for tensor in arrays))
-    state = _State(network.to(device()), recipe, float(recipe.noise / scale["flux_std"][0]), checkpoint, made_by)
+    made_by = hash_key(*choices, *(tensor.numpy() for tensor in arrays))
+    state = _State(
+        network.to(device()),
+        recipe,
+        float(recipe.noise / scale["flux_std"][0]),
+        checkpoint,
+        made_by,
+    )
     with _processor(1 if sum(p.numel() for p in network.parameters()) < SMALL else 4):
         state.run(*(tensor.to(device()) for tensor in arrays))
-    history = pd.DataFrame(state.history, columns=["training", "validation", "learning rate"]).rename_axis("epoch")
+    history = pd.DataFrame(
+        state.history, columns=["training", "validation", "learning rate"]
+    ).rename_axis("epoch")
     return TrainedNet(network, names, spectra.wavelength.values, scale, history)
 
 
@@ -108,19 +127,28 @@ class _State:
         for one in self.weights:
             moments = {"exp_avg": torch.zeros_like(one), "exp_avg_sq": torch.zeros_like(one)}
             self.optimizer.state[one] = {"step": torch.zeros((), device=one.device)} | moments
-        self.tensors = [*self.weights, *(value for one in self.optimizer.state.values() for value in one.values())]
+        self.tensors = [
+            *self.weights,
+            *(value for one in self.optimizer.state.values() for value in one.values()),
+        ]
         self.history, self.best = [], _vector(self.weights)
 
     def run(self, inputs, targets, validation, validation_targets):
         """Epoch after epoch until the recipe's end; the state is kept now and then, and at the end."""
         recipe, kept, finished = self.recipe, time.monotonic(), self.resume()
-        with tqdm(total=recipe.epochs, initial=len(self.history), desc=type(self.network).__name__) as bar:
+        with tqdm(
+            total=recipe.epochs, initial=len(self.history), desc=type(self.network).__name__
+        ) as bar:
             while not finished:
                 rate = recipe.rate * recipe.decay ** (len(self.history) // recipe.step)
                 training = self.epoch(inputs, targets, rate)
-                loss = float(nn.functional.mse_loss(ask(self.network, validation), validation_targets))
+                loss = float(
+                    nn.functional.mse_loss(ask(self.network, validation), validation_targets)
+                )
                 if not np.isfinite(training + loss):
-                    raise ValueError(f"the loss is not finite: try a learning rate below {recipe.rate:g}")
+                    raise ValueError(
+                        f"the loss is not finite: try a learning rate below {recipe.rate:g}"
+                    )
                 if loss < min((row[1] for row in self.history), default=np.inf):
                     self.best = _vector(self.weights)
                 self.history.append((training, loss, rate))
@@ -145,7 +173,9 @@ class _State:
         chance = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + len(self.history))
         total = torch.zeros((), device=inputs.device)
         for some in torch.split(torch.randperm(len(inputs), generator=chance), self.recipe.batch):
-            loss = nn.functional.mse_loss(self.network(self.shown(inputs[some], chance)), targets[some])
+            loss = nn.functional.mse_loss(
+                self.network(self.shown(inputs[some], chance)), targets[some]
+            )
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -168,11 +198,14 @@ class _State:
         """Write history and best weights, and of an unfinished training what it takes to go on, under a checksum."""
         if self.checkpoint is None:
             return
-        content = np.array([finished, len(self.history), *np.ravel(self.history)]).tobytes() + self.best.tobytes()
+        content = (
+            np.array([finished, len(self.history), *np.ravel(self.history)]).tobytes()
+            + self.best.tobytes()
+        )
         if not finished:
             content += _vector(self.tensors).tobytes()
         try:
-            with writing(self.checkpoint) as part:
+            with atomic_write(self.checkpoint) as part:
                 part.write_bytes(sha256(self.made_by + content).digest() + content)
         except OSError as fault:
             warnings.warn(f"the training goes on but could not be kept: {fault}", stacklevel=2)
@@ -203,9 +236,13 @@ def _vector(tensors):
 def _check(sets, names):
     for (spectra, labels), what in zip(sets, ("training", "validation"), strict=True):
         stars = pd.Index(spectra.star.values)
-        there = set(names) <= set(labels) and labels.index.is_unique and stars.isin(labels.index).all()
+        there = (
+            set(names) <= set(labels) and labels.index.is_unique and stars.isin(labels.index).all()
+        )
         if len(stars) == 0 or not there:
-            raise ValueError(f"the {what} set needs stars, and for each of them one row of labels {', '.join(names)}")
+            raise ValueError(
+                f"the {what} set needs stars, and for each of them one row of labels {', '.join(names)}"
+            )
         bad = stars[~np.isfinite(labels.loc[stars, list(names)].to_numpy(float)).all(axis=1)]
         if len(bad):
             raise ValueError(f"labels of {len(bad)} {what} star(s) are not finite, first: {bad[0]}")

@@ -1,4 +1,4 @@
-"""The lab as a student has it: JupyterLab in Chromium (make browser). No part of make test.
+"""The lab as a student has it: JupyterLab in Chromium (make test-browser). No part of make test.
 
 A clone of the checkout is opened in a real browser; each notebook is opened from the file browser and run by the menu.
 Screenshots go to build/screenshots. Skipped, saying so, where there is no Chromium.
@@ -17,10 +17,14 @@ from urllib.request import urlopen
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install labtools[browser]")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="no playwright: pip install labtools[browser]"
+)
 ROOT = Path(__file__).resolve().parents[1]
 SHOTS = ROOT / "build" / "screenshots"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -32,7 +36,9 @@ FLAGS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium, or set PATH to one")
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM, reason="no Chromium: apt-get install chromium, or set PATH to one"
+)
 
 
 def free_port():
@@ -70,7 +76,9 @@ def lab(clone, tmp_path_factory):
         f"--ServerApp.root_dir={clone}", "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
     ]  # fmt: skip
     log = open(tmp_path_factory.mktemp("log") / "jupyter.log", "w")  # noqa: SIM115
-    server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log
+    )
     address = f"http://127.0.0.1:{port}/lab"
     try:
         for _ in range(120):
@@ -99,7 +107,10 @@ def page(browser, lab):
     """A page of JupyterLab that remembers what its console called an error."""
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.faults = []
-    page.on("console", lambda message: page.faults.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console",
+        lambda message: page.faults.append(message.text) if message.type == "error" else None,
+    )
     page.goto(f"{lab}/tree/build/work?reset")
     page.wait_for_selector(".jp-DirListing-item", timeout=120_000)
     yield page
@@ -117,7 +128,8 @@ def run_all(page, minutes=15):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name=re.compile("^Run All Cells$")).click()
     page.wait_for_function(
-        f"() => {{ const cells = {CELLS}; return cells.every(c => c.executionCount > 0) }}", timeout=minutes * 60_000
+        f"() => {{ const cells = {CELLS}; return cells.every(c => c.executionCount > 0) }}",
+        timeout=minutes * 60_000,
     )
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
 
@@ -142,7 +154,9 @@ def test_a_notebook_runs_from_the_menu(page, name):
     outputs = [output for cell in page.evaluate(f"() => {CELLS}") for output in cell["outputs"]]
     assert not [output for output in outputs if output["output_type"] == "error"]
     said = [output["text"] for output in outputs if output.get("name") == "stderr"]
-    assert not [text for text in said if not text.startswith("Dask dashboard: ")], "bars are widgets, and nothing warns"
+    assert not [text for text in said if not text.startswith("Dask dashboard: ")], (
+        "bars are widgets, and nothing warns"
+    )
     assert page.evaluate(TOO_WIDE) == []
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{name[:2]}_1440.png")
@@ -171,20 +185,26 @@ def test_sliders_move_the_curve(page):
 
 
 def test_the_dark_theme_is_legible(page):
-    page.evaluate("() => jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    page.evaluate(
+        "() => jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
+    )
     open_notebook(page, "04_cross_validation.ipynb")
     page.wait_for_timeout(1000)
     page.screenshot(path=SHOTS / "dark.png")
     colours = page.evaluate(COLOURS)
     assert colours
     assert min(contrast(*map(brightness, pair)) for pair in colours) > 4.5
-    page.evaluate("() => jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
+    page.evaluate(
+        "() => jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})"
+    )
 
 
 def brightness(colour):
     """Relative luminance of a CSS colour (WCAG 2)."""
     parts = [float(part) / 255 for part in re.findall(r"[\d.]+", colour)[:3]]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
@@ -203,4 +223,9 @@ def test_looking_at_a_notebook_changes_nothing(browser, lab, clone):
 
 
 def test_the_work_tree_is_clean_after_all_this(clone):
-    assert subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True).stdout == ""
+    assert (
+        subprocess.run(
+            ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True
+        ).stdout
+        == ""
+    )

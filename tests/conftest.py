@@ -13,5 +13,7 @@ def shared_data():
     """Folder of the real data files, where they are at hand: `LAB_SHARED`, or `shared` beside the checkout."""
     folder = Path(os.environ.get("LAB_SHARED", ROOT.parent / "shared")) / "data"
     if not folder.is_dir():
-        pytest.skip(f"the real data files are not here: no folder {folder.name!r} in LAB_SHARED or beside the checkout")
+        pytest.skip(
+            f"the real data files are not here: no folder {folder.name!r} in LAB_SHARED or beside the checkout"
+        )
     return folder

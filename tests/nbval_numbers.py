@@ -24,6 +24,7 @@ from itertools import islice
 
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
+
 from run_notebooks import without_bars
 
 TOKEN = re.compile(
@@ -64,7 +65,9 @@ def excess(committed, new, kind, rounded=False, within=0):
         return "a count"
     if scientific and min(abs(a), abs(b)) < LEAST:
         return "no measurement"
-    unit = Decimal(1).scaleb(max(min(a.as_tuple().exponent, b.as_tuple().exponent), 0 if whole else -99))
+    unit = Decimal(1).scaleb(
+        max(min(a.as_tuple().exponent, b.as_tuple().exponent), 0 if whole else -99)
+    )
     size, off = max(abs(a), abs(b)), abs(a - b)
     if off <= max(unit, min(UNITS * unit, SHARE * size), SINGLE * size, size * within / 100):
         return None
@@ -83,7 +86,9 @@ def mismatches(committed, new, **tolerance):
             continue
         for place, other in zip(range(start, end), range(now_start, now_end), strict=True):
             shape = old_shapes[place]
-            if shape in (COUNT, MEASURED) and (why := excess(old[place], now[other], shape, **tolerance)):
+            if shape in (COUNT, MEASURED) and (
+                why := excess(old[place], now[other], shape, **tolerance)
+            ):
                 yield _line(old, place, place + 1, [now[other]], why)
 
 
@@ -116,7 +121,9 @@ class Printed(str):
 
 def tolerance_of(tags):
     """What the tags of a cell allow: keywords of `excess`."""
-    within = [int(match[1]) for tag in tags if (match := re.fullmatch(r"nbval-within-(\d+)-percent", tag))]
+    within = [
+        int(match[1]) for tag in tags if (match := re.fullmatch(r"nbval-within-(\d+)-percent", tag))
+    ]
     return {"rounded": "nbval-rounded" in tags, "within": max(within, default=0)}
 
 
@@ -144,17 +151,24 @@ class Cell(IPyNbCell):
         if not isinstance(left, Printed):
             return super().format_output_compare(key, left, right)
         lines = islice(mismatches(left, right, **left.tolerance), MOST)
-        self.comparison_traceback += [f"{key}, text before [committed -> new] text after: why", *lines]
+        self.comparison_traceback += [
+            f"{key}, text before [committed -> new] text after: why",
+            *lines,
+        ]
 
 
 class Notebook(IPyNbFile):
     def collect(self):
         for cell in super().collect():
-            yield Cell.from_parent(self, name=cell.name, cell_num=cell.cell_num, cell=cell.cell, options=cell.options)
+            yield Cell.from_parent(
+                self, name=cell.name, cell_num=cell.cell_num, cell=cell.cell, options=cell.options
+            )
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collect_file(parent):
     """Put `Notebook` where nbval collects its own kind of file."""
     collectors = yield
-    return [Notebook.from_parent(parent, path=c.path) if type(c) is IPyNbFile else c for c in collectors]
+    return [
+        Notebook.from_parent(parent, path=c.path) if type(c) is IPyNbFile else c for c in collectors
+    ]

@@ -27,7 +27,19 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 SEARCH = "/dr17/en/tools/search/x_results.aspx"
 HTML = b"<!DOCTYPE html>\n<html><head><title>Sorry</title></head>\n<body><p>Not now, please</p></body></html>\n"
-FAULTS = ("503", "429", "500", "drop", "html", "other", "truncated", "long", "short", "garbage", "odd length")
+FAULTS = (
+    "503",
+    "429",
+    "500",
+    "drop",
+    "html",
+    "other",
+    "truncated",
+    "long",
+    "short",
+    "garbage",
+    "odd length",
+)
 
 
 def no_fault(path, number):
@@ -90,7 +102,9 @@ def serving(replica, **options):
     from astroquery.sdss import conf
 
     server = SdssServer(replica, **options)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    ).start()
     try:
         with (
             conf.set_temp("skyserver_baseurl", server.url),
@@ -109,10 +123,15 @@ def _database(replica):
         if path.is_file():
             with open(path, newline="", encoding="utf-8") as file:
                 names, *rows = csv.reader(file)
-            kinds = ["TEXT" if not all(map(_is_number, column)) else "NUMERIC" for column in zip(*rows, strict=True)]
+            kinds = [
+                "TEXT" if not all(map(_is_number, column)) else "NUMERIC"
+                for column in zip(*rows, strict=True)
+            ]
             columns = ", ".join(f"[{name}] {kind}" for name, kind in zip(names, kinds, strict=True))
             database.execute(f"CREATE TABLE {table} ({columns})")
-            database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})", rows)
+            database.executemany(
+                f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})", rows
+            )
     return database
 
 
@@ -168,7 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
         except sqlite3.Error as error:
             return self._send(200, f"<html>error_message: {error}</html>".encode(), "text/html")
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([names, *(rows[:-1] if fault == "fewer rows" else rows)])
+        csv.writer(text, lineterminator="\n").writerows(
+            [names, *(rows[:-1] if fault == "fewer rows" else rows)]
+        )
         body = "" if fault == "nothing" else f"#Table1\n{text.getvalue()}"
         if fault == "no rows":
             body = f"#Table1\n{','.join(names)}\n"
@@ -181,11 +202,15 @@ class _Handler(BaseHTTPRequestHandler):
             body = file.read_bytes()
         elif file.name.endswith(".sha1sum") and file.parent.is_dir() and self.server.sums:
             files = sorted(file.parent.glob("*.fits"))
-            body = "".join(f"{hashlib.sha1(one.read_bytes()).hexdigest()}  {one.name}\n" for one in files).encode()
+            body = "".join(
+                f"{hashlib.sha1(one.read_bytes()).hexdigest()}  {one.name}\n" for one in files
+            ).encode()
         if body is None:
             return self._send(404, HTML, "text/html")
         if fault == "other":
-            body = next((one for one in sorted(file.parent.glob("*.fits")) if one != file), file).read_bytes()
+            body = next(
+                (one for one in sorted(file.parent.glob("*.fits")) if one != file), file
+            ).read_bytes()
         elif fault == "truncated":
             body = body[: len(body) // 2 // 2880 * 2880]
         elif fault == "garbage":
@@ -220,10 +245,19 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replica", type=Path, required=True, help="folder with apogeeStar.csv, aspcapStar.csv, sas/")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--replica",
+        type=Path,
+        required=True,
+        help="folder with apogeeStar.csv, aspcapStar.csv, sas/",
+    )
     parser.add_argument("--port", type=int, default=8017)
-    parser.add_argument("--config", type=Path, help="folder for astroquery's settings (XDG_CONFIG_HOME)")
+    parser.add_argument(
+        "--config", type=Path, help="folder for astroquery's settings (XDG_CONFIG_HOME)"
+    )
     parser.add_argument("--bad-day", type=int, metavar="SEED", help="fail as the internet does")
     options = parser.parse_args()
     fault = no_fault if options.bad_day is None else bad_day(options.bad_day)

@@ -15,11 +15,19 @@ resource.setrlimit(resource.RLIMIT_AS, (used + {megabytes} * 2**20, -1))
 
 def run_limited(imports, code, *arguments, seconds=120, megabytes=1024):
     """Lines that `code` prints; after `imports` it may take so many more megabytes. Fails if the process fails."""
-    program = imports + (LIMIT.format(megabytes=megabytes) if sys.platform == "linux" else "") + code
+    program = (
+        imports + (LIMIT.format(megabytes=megabytes) if sys.platform == "linux" else "") + code
+    )
     paths = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]
     done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, timeout=seconds
+        command,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
     )
-    assert done.returncode == 0, f"{done.stdout[-1000:]}\n{done.stderr[-2000:]} (status {done.returncode})"
+    assert done.returncode == 0, (
+        f"{done.stdout[-1000:]}\n{done.stderr[-2000:]} (status {done.returncode})"
+    )
     return done.stdout.splitlines()

@@ -26,7 +26,9 @@ def made_up_cannon(labels=5, pixels=400, seed=0, degree=2, reciprocal=()):
     offset, scale = OFFSET[:labels].copy(), SCALE[:labels].copy()
     if "teff" in reciprocal:
         offset[0], scale[0] = 5040 / 4600, 0.06
-    return Cannon(NAMES[:labels], offset, scale, wavelength, theta, s2, examples, degree, reciprocal)
+    return Cannon(
+        NAMES[:labels], offset, scale, wavelength, theta, s2, examples, degree, reciprocal
+    )
 
 
 def made_up_stars(cannon, number, snr=80, seed=1, noise=None):
@@ -36,7 +38,9 @@ def made_up_stars(cannon, number, snr=80, seed=1, noise=None):
     names = [f"star{i:03d}" for i in range(number)]
     truth = pd.DataFrame(cannon.unscaled(x), index=names, columns=list(cannon.labels))
     error = np.where(rng.random((number, len(cannon.wavelength))) < 0.1, np.inf, 1 / snr)
-    sigma = np.sqrt(np.where(np.isfinite(error), error, 0) ** 2 + np.where(np.isfinite(cannon.s2), cannon.s2, 0))
+    sigma = np.sqrt(
+        np.where(np.isfinite(error), error, 0) ** 2 + np.where(np.isfinite(cannon.s2), cannon.s2, 0)
+    )
     flux = (
         design(x, cannon.degree) @ cannon.theta.T
         + sigma * rng.standard_normal(error.shape)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from labtools.apstar import read_apstar
-from labtools.errors import BadFile
+from apogee_archive.apstar import read_apstar
+from apogee_archive.errors import CorruptFileError
 from labtools.spectra import LAB_BITS, PIXEL_FLAWS, WAVELENGTH, PixMask
 
 PIXELS = 50
@@ -17,9 +17,13 @@ PIXELS = 50
 def write(path, flux, error, mask, header=None, order=">"):
     primary = fits.PrimaryHDU()
     primary.header.update(
-        {"OBJID": "2M00000000+0000000", "CRVAL1": 4.179, "CDELT1": 6e-6, "SNR": 99.0} | (header or {})
+        {"OBJID": "2M00000000+0000000", "CRVAL1": 4.179, "CDELT1": 6e-6, "SNR": 99.0}
+        | (header or {})
     )
-    images = [np.asarray(image).astype(np.asarray(image).dtype.newbyteorder(order)) for image in (flux, error, mask)]
+    images = [
+        np.asarray(image).astype(np.asarray(image).dtype.newbyteorder(order))
+        for image in (flux, error, mask)
+    ]
     fits.HDUList([primary, *map(fits.ImageHDU, images)]).writeto(path)
     return path
 
@@ -47,7 +51,10 @@ def test_files_of_one_visit_before_dr17_have_no_rows(tmp_path):
 
 def test_the_grid_has_the_same_bits_on_every_machine():
     """Keys of caches, and spectra beside a model, are compared bit by bit; a data folder may have several machines."""
-    exact = [float(Decimal(10) ** (Decimal("4.179") + n * Decimal("6e-6"))) for n in range(0, WAVELENGTH.size, 50)]
+    exact = [
+        float(Decimal(10) ** (Decimal("4.179") + n * Decimal("6e-6")))
+        for n in range(0, WAVELENGTH.size, 50)
+    ]
     assert WAVELENGTH[::50].tolist() == exact
     assert hashlib.sha256(WAVELENGTH.astype("<f8").tobytes()).hexdigest()[:16] == "153a76f6f16b1a92"
 
@@ -104,8 +111,16 @@ def test_numbers_are_in_native_byte_order(tmp_path, order):
 def foreign_files():
     good, zeros = rows(1), np.zeros((1, PIXELS), "i4")
     table = fits.BinTableHDU.from_columns([fits.Column("x", "E", array=[1.0])])
-    yield "no wavelength scale", lambda path: write(path, good, good, zeros, {"CRVAL1": "x"}), "CRVAL1"
-    yield "a linear scale", lambda path: write(path, good, good, zeros, {"CRVAL1": 15000.0}), "log10"
+    yield (
+        "no wavelength scale",
+        lambda path: write(path, good, good, zeros, {"CRVAL1": "x"}),
+        "CRVAL1",
+    )
+    yield (
+        "a linear scale",
+        lambda path: write(path, good, good, zeros, {"CRVAL1": 15000.0}),
+        "log10",
+    )
     yield "unequal images", lambda path: write(path, good, good[:, 1:], zeros), "pixels"
     yield "a mask of floats", lambda path: write(path, good, good, good), "integer"
     yield (
@@ -113,17 +128,23 @@ def foreign_files():
         lambda path: fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(good)]).writeto(path),
         "2 HDUs",
     )
-    yield "tables", lambda path: fits.HDUList([fits.PrimaryHDU(), table, table, table]).writeto(path), "TABLE"
+    yield (
+        "tables",
+        lambda path: fits.HDUList([fits.PrimaryHDU(), table, table, table]).writeto(path),
+        "TABLE",
+    )
     yield "a web page", lambda path: path.write_text("<html>404</html>"), "web page"
     yield "nothing", lambda path: path.write_bytes(b""), "no header"
     yield "promised pixels", lambda path: write(path, good, good, zeros, {"NWAVE": 8575}), "8575"
 
 
-@pytest.mark.parametrize(("make", "message"), [pytest.param(m, t, id=name) for name, m, t in foreign_files()])
+@pytest.mark.parametrize(
+    ("make", "message"), [pytest.param(m, t, id=name) for name, m, t in foreign_files()]
+)
 def test_foreign_files_are_named_with_their_fault(tmp_path, make, message):
     path = tmp_path / "suspect.fits"
     make(path)
-    with pytest.raises(BadFile, match=message) as fault:
+    with pytest.raises(CorruptFileError, match=message) as fault:
         read_apstar(path)
     assert "suspect.fits" in str(fault.value)
 
@@ -131,7 +152,7 @@ def test_foreign_files_are_named_with_their_fault(tmp_path, make, message):
 def test_a_truncated_file_is_not_read(tmp_path):
     path = write(tmp_path / "cut.fits", rows(200), rows(200), np.zeros((200, PIXELS), "i4"))
     path.write_bytes(path.read_bytes()[:-6000])
-    with pytest.raises(BadFile, match=r"cut\.fits"):
+    with pytest.raises(CorruptFileError, match=r"cut\.fits"):
         read_apstar(path)
 
 

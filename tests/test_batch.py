@@ -14,25 +14,29 @@ import pandas as pd
 import pytest
 import xarray as xr
 from astropy.io import fits
-from made_up import made_up_cannon
-from tiny_archive import STARS, write_apstar, write_archive
 
 import labtools
-from labtools.sdss.catalog import read_tables
-from labtools.sdss.survey import Survey
-from labtools.simulation.survey import SimulatedSurvey
+from apogee_archive.catalog import read_tables
+from apogee_archive.survey import Survey
 from labtools.spectra import GRID, WAVELENGTH
+from mock_survey.survey import SimulatedSurvey
+from synthetic import made_up_cannon
+from tiny_archive import STARS, write_apstar, write_archive
 
-dask = pytest.importorskip("dask", reason="needs labtools[survey]: dask, distributed, zarr, pyarrow")
-distributed = pytest.importorskip("distributed", reason="needs labtools[survey]: dask, distributed, zarr, pyarrow")
-from labtools.batch import ModelSurvey, label_survey, run  # noqa: E402
-from labtools.batch.chunk import _star_by_star  # noqa: E402
+dask = pytest.importorskip("dask", reason="needs labtools[batch]: dask, distributed, zarr, pyarrow")
+distributed = pytest.importorskip(
+    "distributed", reason="needs labtools[batch]: dask, distributed, zarr, pyarrow"
+)
+from survey_batch import ModelSurvey, label_survey, run  # noqa: E402
+from survey_batch.chunk import _star_by_star  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def client():
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
@@ -40,7 +44,9 @@ def client():
 
 def pixels_of(cannon):
     """A third of the pixels of a model, as its continuum."""
-    return xr.DataArray(np.arange(cannon.wavelength.size) % 3 == 0, coords={"wavelength": cannon.wavelength})
+    return xr.DataArray(
+        np.arange(cannon.wavelength.size) % 3 == 0, coords={"wavelength": cannon.wavelength}
+    )
 
 
 def made_up_survey(stars, kind=ModelSurvey, **more):
@@ -84,25 +90,37 @@ def labelled(client, simulated, tmp_path_factory):
 def test_numbers_are_those_of_one_process(labelled, simulated):
     survey, stars = simulated
     cannon, _, report = labelled
-    spectra = labtools.normalize(survey.spectra(stars), survey.continuum_pixels())[["flux", "error"]].astype("f4")
+    spectra = labtools.normalize(survey.spectra(stars), survey.continuum_pixels())[
+        ["flux", "error"]
+    ].astype("f4")
     expected, found = cannon.fit(spectra), report.labels().loc[stars.index]
     names = list(cannon.labels)
     error = expected[[f"{name}_err" for name in names]].to_numpy()
     assert (abs(found[names] - expected[names]) < 1e-3 * error).all(axis=None)
-    pd.testing.assert_frame_equal(found[expected.columns[5:]], expected.iloc[:, 5:], rtol=1e-4, check_names=False)
+    pd.testing.assert_frame_equal(
+        found[expected.columns[5:]], expected.iloc[:, 5:], rtol=1e-4, check_names=False
+    )
     assert (found.distance > 0).all()
     assert (found.status == "labelled").all()
-    assert found[["apstar_id", "snr", "aspcapflag"]].equals(stars[["apstar_id", "snr", "aspcapflag"]])
+    assert found[["apstar_id", "snr", "aspcapflag"]].equals(
+        stars[["apstar_id", "snr", "aspcapflag"]]
+    )
     assert len(report.partitions) == 8
-    assert report.counts.labelled.to_dict() == {("apo25m", field): 30 for field in stars.field.unique()}
-    assert repr(report) == "120 stars in 8 partitions: 120 labelled, 0 masked out, 0 missing, 0 failed"
+    assert report.counts.labelled.to_dict() == {
+        ("apo25m", field): 30 for field in stars.field.unique()
+    }
+    assert (
+        repr(report) == "120 stars in 8 partitions: 120 labelled, 0 masked out, 0 missing, 0 failed"
+    )
 
 
 def test_a_second_model_labels_without_reading_the_archive(labelled, simulated, client):
     survey, stars = simulated
     cannon, out, report = labelled
     other = replace(cannon, s2=2 * cannon.s2)
-    second = label_survey(WithoutFiles(survey.root, survey.shared), other, out, client, stars=stars, chunk=20)
+    second = label_survey(
+        WithoutFiles(survey.root, survey.shared), other, out, client, stars=stars, chunk=20
+    )
     assert second.counts.labelled.sum() == 120
     assert not set(second.partitions) & set(report.partitions)
     assert (second.labels().chi2 < report.labels().chi2).all()
@@ -136,7 +154,10 @@ def spoiled(tmp_path):
     """An archive with a star that is missing, a damaged one, one that is masked and one that is nearly so."""
     survey = Archive(write_archive(tmp_path / "archive"))
     catalog = survey.catalog()
-    path = {star: survey.root / STARS / row.telescope / row.field / row.file for star, row in catalog.iterrows()}
+    path = {
+        star: survey.root / STARS / row.telescope / row.field / row.file
+        for star, row in catalog.iterrows()
+    }
     names = catalog.index.unique()[5:9]
     missing, damaged, masked, nearly = names
     path[missing].unlink()
@@ -159,7 +180,11 @@ def test_every_star_has_its_line_and_its_reason(spoiled, client, tmp_path):
     assert report.problems.reason[damaged].startswith(str(path[damaged]))
     assert report.problems.reason[missing] == "no such file"
     labels = report.labels()
-    assert labels.loc[report.problems.index, ["teff", "teff_err", "chi2", "distance"]].isna().all(axis=None)
+    assert (
+        labels.loc[report.problems.index, ["teff", "teff_err", "chi2", "distance"]]
+        .isna()
+        .all(axis=None)
+    )
     assert not labels.loc[report.problems.index, "converged"].any()
     assert labels.drop(report.problems.index)[["teff", "chi2"]].notna().all(axis=None)
     assert labels.dtypes.equals(pd.read_parquet(report.partitions[0]).dtypes)
@@ -170,7 +195,9 @@ def test_a_star_that_comes_back_is_labelled_when_that_is_asked_for(spoiled, clie
     first = label_survey(survey, full_grid(), tmp_path / "out", client)
     for star in (missing, damaged):
         write_apstar(path[star], star)
-    assert numbers(label_survey(survey, full_grid(), tmp_path / "out", client)).equals(numbers(first))
+    assert numbers(label_survey(survey, full_grid(), tmp_path / "out", client)).equals(
+        numbers(first)
+    )
     report = label_survey(survey, full_grid(), tmp_path / "out", client, retry=True)
     assert not {missing, damaged} & set(report.problems.index)
     assert len(report.problems) == 2
@@ -190,7 +217,9 @@ def test_damaged_results_are_noticed_and_made_again(client, tmp_path):
 
 
 def test_a_star_that_breaks_a_step_does_not_take_its_neighbours_along():
-    stars = xr.Dataset({"flux": ("star", np.arange(9.0))}, coords={"star": [f"s{n}" for n in range(9)]})
+    stars = xr.Dataset(
+        {"flux": ("star", np.arange(9.0))}, coords={"star": [f"s{n}" for n in range(9)]}
+    )
 
     def step(part):
         if "s4" in part.star:
@@ -242,7 +271,10 @@ def test_a_model_learns_from_spectra_that_are_read_when_they_are_used(whole):
     assert spectra.sizes["star"] == 400
     assert max(map(max, spectra.flux.chunks)) <= 128
     with dask.config.set(scheduler="threads"):
-        lazy, loaded = labtools.Cannon.train(spectra, labels), labtools.Cannon.train(spectra.load(), labels)
+        lazy, loaded = (
+            labtools.Cannon.train(spectra, labels),
+            labtools.Cannon.train(spectra.load(), labels),
+        )
     np.testing.assert_allclose(lazy.theta, loaded.theta, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(lazy.s2, loaded.s2, rtol=1e-9, atol=1e-15)
 
@@ -258,7 +290,12 @@ def test_a_chunk_that_breaks_is_reported_and_tried_again(client, undisturbed, tm
     survey = made_up_survey(400, Broken)
     with pytest.warns(UserWarning, match="1 chunks broke.*OSError: the disk does not answer"):
         report = label_survey(survey, survey.cannon, tmp_path, client, chunk=20)
-    assert report.counts.sum().to_dict() == {"labelled": 380, "masked out": 0, "missing": 0, "failed": 20}
+    assert report.counts.sum().to_dict() == {
+        "labelled": 380,
+        "masked out": 0,
+        "missing": 0,
+        "failed": 20,
+    }
     again = label_survey(made_up_survey(400), survey.cannon, tmp_path, client, chunk=20)
     assert numbers(again).equals(undisturbed)
 
@@ -267,7 +304,7 @@ RUN = """
 import sys, time
 from pathlib import Path
 from test_batch import Slow, made_up_survey
-from labtools.batch import label_survey
+from survey_batch import label_survey
 
 if __name__ == "__main__":
     survey = made_up_survey(400, Slow)
@@ -295,7 +332,9 @@ def test_a_run_that_was_killed_goes_on_where_it_was(client, undisturbed, tmp_pat
     script, out = tmp_path / "whole_run.py", tmp_path / "out"
     script.write_text(RUN)
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(labtools.__file__).parents[1])])
-    process = subprocess.Popen([sys.executable, str(script), str(out)], env=os.environ | {"PYTHONPATH": path})
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(out)], env=os.environ | {"PYTHONPATH": path}
+    )
     try:
         while len(written(out)) < 3 and process.poll() is None:
             time.sleep(0.05)
@@ -319,7 +358,9 @@ def test_memory_does_not_grow_with_the_number_of_stars(client, tmp_path):
 
     def peak(stars, chunk):
         survey = ModelSurvey(cannon, pixels_of(cannon), stars)
-        before = client.run(lambda: (tracemalloc.reset_peak(), tracemalloc.get_traced_memory()[0])[1])
+        before = client.run(
+            lambda: (tracemalloc.reset_peak(), tracemalloc.get_traced_memory()[0])[1]
+        )
         label_survey(survey, cannon, tmp_path / f"{stars}-{chunk}", client, chunk=chunk)
         after = client.run(lambda: tracemalloc.get_traced_memory()[1])
         return max(after[worker] - before[worker] for worker in after)
@@ -338,12 +379,14 @@ def test_what_cannot_go_well_is_said_at_once(simulated, tmp_path):
     with pytest.raises(ValueError, match="not on the wavelengths"):
         label_survey(simulated[0], survey.cannon, tmp_path)
     with pytest.raises(ValueError, match="lacks telescope"):
-        label_survey(survey, survey.cannon, tmp_path, stars=survey.catalog().drop(columns="telescope"))
+        label_survey(
+            survey, survey.cannon, tmp_path, stars=survey.catalog().drop(columns="telescope")
+        )
     with pytest.raises(ValueError, match="no star"):
         label_survey(survey, survey.cannon, tmp_path, stars=survey.catalog().iloc[:0])
 
 
 def test_dask_is_loaded_when_it_is_needed_and_asked_for_where_it_is_missing():
-    code = "import sys, labtools; assert 'dask' not in sys.modules; sys.modules['distributed'] = None; labtools.batch"
+    code = "import sys, labtools; assert 'dask' not in sys.modules; sys.modules['distributed'] = None; import survey_batch"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'labtools[survey]'" in done.stderr
+    assert "pip install 'labtools[batch]'" in done.stderr

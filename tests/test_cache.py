@@ -11,29 +11,29 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-import labtools.cache
-from labtools.cache import UNUSED, cached, cached_folder, digest, remove_old, writing
-from labtools.errors import CacheError
+import apogee_archive.cache
+from apogee_archive.cache import UNUSED, atomic_write, cached, cached_folder, hash_key, remove_old
+from apogee_archive.errors import CacheError
 
 HOLD = """
 import sys
-from labtools import cache
-with cache.writing(sys.argv[1]) as part:
+from apogee_archive import cache
+with cache.atomic_write(sys.argv[1]) as part:
     part.write_text("half")
     print("writing", flush=True)
     sys.stdin.read()
 """
 USE = """
 import sys
-from labtools.cache import cached_folder
+from apogee_archive.cache import cached_folder
 print(cached_folder([sys.argv[1]], sys.argv[2], lambda folder: None), flush=True)
 sys.stdin.read()
 """
 FILL = """
 import resource, sys
 import numpy as np, xarray as xr
-from labtools.cache import cached, cached_folder
-from labtools.errors import CacheError
+from apogee_archive.cache import cached, cached_folder
+from apogee_archive.errors import CacheError
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 made = cached([sys.argv[1]], "x", lambda: xr.Dataset({"flux": ("star", np.ones(100_000))}))
 assert made.flux.sum() == 100_000
@@ -63,7 +63,9 @@ def running():
 
     def start(script, *arguments):
         command = [sys.executable, "-c", script, *map(str, arguments)]
-        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        processes.append(
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        )
         assert processes[-1].stdout.readline()
         return processes[-1]
 
@@ -106,12 +108,12 @@ def test_made_again_when_something_changed(tmp_path, build, change):
 
 def test_a_key_tells_all_of_what_it_is_made_of():
     stars = tuple(f"star {number}" for number in range(3000))
-    assert digest(stars) != digest((*stars[:1500], "another", *stars[1501:]))
-    assert digest("ab", "c") != digest("a", "bc")
-    assert digest(("a",), "b") != digest("a", ("b",))
-    for part in (np.array(stars, object), pd.Series(stars), xr.DataArray([1]), digest, {"a": 1}):
-        with pytest.raises(TypeError, match="no digest"):
-            digest(part)
+    assert hash_key(stars) != hash_key((*stars[:1500], "another", *stars[1501:]))
+    assert hash_key("ab", "c") != hash_key("a", "bc")
+    assert hash_key(("a",), "b") != hash_key("a", ("b",))
+    for part in (np.array(stars, object), pd.Series(stars), xr.DataArray([1]), hash_key, {"a": 1}):
+        with pytest.raises(TypeError, match="has no key"):
+            hash_key(part)
 
 
 def test_read_from_any_folder_and_written_to_the_first(tmp_path, build):
@@ -149,7 +151,9 @@ def test_what_is_not_worth_keeping_is_not_kept(tmp_path, build):
 
 def test_another_form(tmp_path):
     form = (".txt", str.encode, bytes.decode)
-    assert [cached([tmp_path], "x", build, form=form) for build in (lambda: "one", lambda: "two")] == ["one", "one"]
+    assert [
+        cached([tmp_path], "x", build, form=form) for build in (lambda: "one", lambda: "two")
+    ] == ["one", "one"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
@@ -182,22 +186,22 @@ def test_a_full_disk_in_the_middle_of_a_file(tmp_path):
 
 def test_a_full_disk_behind_another_library(tmp_path, monkeypatch):
     """HDF5 says only that writing failed; a disk without room is named all the same."""
-    usage = labtools.cache.shutil.disk_usage(tmp_path)
+    usage = apogee_archive.cache.shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage._replace(free=0))
-    with pytest.raises(CacheError, match="is full"), writing(tmp_path / "x"):
+    with pytest.raises(CacheError, match="is full"), atomic_write(tmp_path / "x"):
         raise RuntimeError("unable to write")
     monkeypatch.undo()
-    with pytest.raises(RuntimeError, match="unable to write"), writing(tmp_path / "x"):
+    with pytest.raises(RuntimeError, match="unable to write"), atomic_write(tmp_path / "x"):
         raise RuntimeError("unable to write")
 
 
 def test_what_fails_keeps_the_old_file(tmp_path):
     (tmp_path / "x").write_text("old")
-    with pytest.raises(ZeroDivisionError), writing(tmp_path / "x") as part:
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "x") as part:
         part.write_text("half") and 1 / 0
     assert names(tmp_path) == ["x"]
     assert (tmp_path / "x").read_text() == "old"
-    with writing(tmp_path / "x") as part:
+    with atomic_write(tmp_path / "x") as part:
         part.write_text("new")
     assert names(tmp_path) == ["x"]
     assert (tmp_path / "x").read_text() == "new"
@@ -207,7 +211,7 @@ def test_what_fails_keeps_the_old_file(tmp_path):
 def test_the_umask_says_who_may_read(tmp_path, mask):
     before = os.umask(mask)
     try:
-        with writing(tmp_path / "sub" / "file") as part:
+        with atomic_write(tmp_path / "sub" / "file") as part:
             part.write_text("text")
         cached_folder([tmp_path], "folder", lambda folder: (folder / "inside").touch())
     finally:
@@ -256,7 +260,7 @@ def test_what_a_killed_process_left_goes_at_the_next_start(tmp_path, running):
     for place in tmp_path.iterdir():
         grow_old(place, 3600)
     assert len(names(tmp_path)) == 2
-    labtools.cache._tidy.cache_clear()
+    apogee_archive.cache._tidy.cache_clear()
     cached_folder([tmp_path], "x", lambda folder: None)
     assert len(names(tmp_path)) == 2, "that of the living process stays"
     alive.stdin.close()
@@ -268,7 +272,7 @@ def test_a_version_that_is_used_stays(tmp_path, running):
     """A second checkout reads an older version: it stays while that process lives, however old it looks."""
     for version in (1, 2):
         cached_folder([tmp_path], f"x-v{version}-ab", lambda folder: (folder / "part").touch())
-        labtools.cache._in_use.clear()
+        apogee_archive.cache._in_use.clear()
     reader = running(USE, tmp_path, "x-v1-ab")
     grow_old(tmp_path / "x-v1-ab", 2 * UNUSED)
     assert remove_old(tmp_path.iterdir()) == []
@@ -286,13 +290,13 @@ def test_old_versions_go_after_a_week_and_only_they(tmp_path, build):
         (tmp_path / name).write_text("mine")
     for path in tmp_path.iterdir():
         grow_old(path, UNUSED - 60)
-    (second,) = tmp_path.glob(f"x-{digest(2)}.*")
+    (second,) = tmp_path.glob(f"x-{hash_key(2)}.*")
     grow_old(second, 60)
     assert remove_old(tmp_path.iterdir(), UNUSED) == []
     for path in set(tmp_path.iterdir()) - {second}:
         grow_old(path, UNUSED + 60)
     (gone,) = remove_old(tmp_path.iterdir(), UNUSED)
-    assert gone.name.startswith(f"x-{digest(1)}.")
+    assert gone.name.startswith(f"x-{hash_key(1)}.")
     assert len(names(tmp_path)) == 5
 
 
@@ -308,7 +312,7 @@ def test_reading_marks_as_used(tmp_path, build):
 
 
 def test_without_locks_no_folder_is_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr(labtools.cache, "fcntl", None)
+    monkeypatch.setattr(apogee_archive.cache, "fcntl", None)
     for version in (1, 2):
         cached_folder([tmp_path], f"x-v{version}", lambda folder: None)
     assert remove_old(tmp_path.iterdir()) == []

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from made_up import made_up_cannon, made_up_stars
 from scipy.optimize import curve_fit
 
+from apogee_archive.errors import CorruptFileError
 from labtools import cannon as room
 from labtools.cannon import Cannon, design, design_slopes, ridge_scores
-from labtools.coverage import residual_modes
-from labtools.errors import BadFile
-from labtools.mathematics.quadratic import joined, quadratic_forms, slope_and_curvature
-from labtools.mathematics.trainer import chunks
+from labtools.coverage import nuisance_components
+from labtools.quadratic import joined, quadratic_forms, slope_and_curvature
+from labtools.trainer import chunks
+from synthetic import made_up_cannon, made_up_stars
 
 KINDS = [(1, ()), (2, ()), (2, ("teff",)), (3, ()), (3, ("teff",))]
 
@@ -63,7 +63,9 @@ def test_the_curvature_is_the_difference_of_slopes(degree):
     for k in range(3):
         step = 1e-6 * np.eye(3)[k]
         up, down = (slope_and_curvature(a, b, x + sign * step, degree)[0] for sign in (1, -1))
-        np.testing.assert_allclose((gauss_newton + bend)[..., k], (up - down) / 2e-6, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(
+            (gauss_newton + bend)[..., k], (up - down) / 2e-6, rtol=1e-5, atol=1e-4
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +118,11 @@ def test_scatter_and_coefficients_are_those_of_the_labs_grid(taught, pixel):
     spectra, labels, model = taught
     f, sigma = spectra.flux.values[:, pixel], spectra.error.values[:, pixel]
     good = np.isfinite(sigma)
-    f, sigma, A = f[good], sigma[good], design((labels.to_numpy() - model.offset) / model.scale)[good]
+    f, sigma, A = (
+        f[good],
+        sigma[good],
+        design((labels.to_numpy() - model.offset) / model.scale)[good],
+    )
     grid = np.r_[0, np.geomspace(1e-10, 1, 400)]
     for _ in range(5):
         scores = [log_likelihood(s2, f, sigma, A)[0] for s2 in grid]
@@ -124,7 +130,9 @@ def test_scatter_and_coefficients_are_those_of_the_labs_grid(taught, pixel):
         grid = np.linspace(grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)], 100)
     s2 = grid[np.argmax([log_likelihood(s2, f, sigma, A)[0] for s2 in grid])]
     assert model.s2[pixel] == pytest.approx(s2, rel=1e-4, abs=1e-12)
-    assert log_likelihood(model.s2[pixel], f, sigma, A)[0] >= log_likelihood(s2, f, sigma, A)[0] - 1e-9
+    assert (
+        log_likelihood(model.s2[pixel], f, sigma, A)[0] >= log_likelihood(s2, f, sigma, A)[0] - 1e-9
+    )
     np.testing.assert_allclose(
         model.theta[pixel], log_likelihood(model.s2[pixel], f, sigma, A)[1], rtol=1e-6, atol=1e-9
     )
@@ -160,7 +168,9 @@ def test_uneven_errors_and_few_stars_are_trained_to_the_maximum(seed):
         here, theta = log_likelihood(found.s2[pixel], f[good], sigma[good], v[good])
         np.testing.assert_allclose(found.theta[pixel], theta, rtol=1e-5, atol=1e-6)
         near = found.s2[pixel] * np.array([0.97, 1.03]) + [0, 1e-12]
-        assert all(here >= log_likelihood(s2, f[good], sigma[good], v[good])[0] - 1e-9 for s2 in near)
+        assert all(
+            here >= log_likelihood(s2, f[good], sigma[good], v[good])[0] - 1e-9 for s2 in near
+        )
 
 
 def test_scatter_is_recovered(taught):
@@ -185,7 +195,12 @@ def test_fits_agree_with_scipy(taught, kind):
         def spectrum(_, *values, good=good):
             return model.predict(pd.DataFrame([values], columns=model.labels)).values[0, good]
 
-        tight = {"ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15, "x_scale": np.abs(model.units(0 * model.scale))}
+        tight = {
+            "ftol": 1e-15,
+            "xtol": 1e-15,
+            "gtol": 1e-15,
+            "x_scale": np.abs(model.units(0 * model.scale)),
+        }
         labels, covariance = curve_fit(
             spectrum,
             None,
@@ -197,7 +212,9 @@ def test_fits_agree_with_scipy(taught, kind):
             **tight,
         )
         errors = fit.loc[star, [f"{name}_err" for name in model.labels]].to_numpy(float)
-        np.testing.assert_allclose(fit.loc[star, list(model.labels)].to_numpy(float), labels, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(
+            fit.loc[star, list(model.labels)].to_numpy(float), labels, rtol=1e-6, atol=1e-6
+        )
         np.testing.assert_allclose(errors, np.sqrt(np.diag(covariance)), rtol=1e-4)
 
 
@@ -210,7 +227,9 @@ def test_the_quadratic_form_is_the_sum_over_pixels(taught):
     short = np.einsum("ni,nij,nj->n", v, a, v) - 2 * np.sum(b * v, axis=1) + c
     pull = (spectra.flux - model.predict(truth)) / np.sqrt(spectra.error**2 + model.s2)
     np.testing.assert_allclose(short, (pull**2).sum("wavelength"), rtol=1e-9)
-    np.testing.assert_array_equal(n_pixels, (np.isfinite(spectra.error) & np.isfinite(model.s2)).sum("wavelength"))
+    np.testing.assert_array_equal(
+        n_pixels, (np.isfinite(spectra.error) & np.isfinite(model.s2)).sum("wavelength")
+    )
 
 
 def test_errors_are_honest_for_spectra_of_the_model(taught):
@@ -232,8 +251,12 @@ def test_the_gradient_is_the_derivative_of_the_prediction(degree, reciprocal):
     gradient = model.gradient(few)
     assert gradient.dims == ("star", "label", "wavelength")
     for name, step in zip(model.labels, 1e-4 * MODEL.scale, strict=True):
-        up, down = (model.predict(few.assign(**{name: few[name] + sign * step})) for sign in (1, -1))
-        np.testing.assert_allclose(gradient.sel(label=name), (up - down) / (2 * step), rtol=1e-5, atol=1e-8)
+        up, down = (
+            model.predict(few.assign(**{name: few[name] + sign * step})) for sign in (1, -1)
+        )
+        np.testing.assert_allclose(
+            gradient.sel(label=name), (up - down) / (2 * step), rtol=1e-5, atol=1e-8
+        )
 
 
 def test_the_order_of_rows_and_columns_does_not_matter(taught):
@@ -285,7 +308,7 @@ def test_files_that_are_no_model(change, tmp_path):
     np.savez(tmp_path / "model.npz", **parts)
     Cannon.load(tmp_path / "model.npz")
     np.savez(tmp_path / "model.npz", **parts | change)
-    with pytest.raises(BadFile, match=r"model\.npz"):
+    with pytest.raises(CorruptFileError, match=r"model\.npz"):
         Cannon.load(tmp_path / "model.npz")
 
 
@@ -293,7 +316,7 @@ def test_a_model_of_an_older_version_is_refused(tmp_path):
     parts = parts_of(made_up_cannon(3, 40))
     del parts["degree"], parts["reciprocal"]
     np.savez(tmp_path / "old.npz", **parts)
-    with pytest.raises(BadFile, match=r"old\.npz"):
+    with pytest.raises(CorruptFileError, match=r"old\.npz"):
         Cannon.load(tmp_path / "old.npz")
 
 
@@ -306,7 +329,10 @@ def bomb(shape, method):
             np.save(content, array)
             data = content.getvalue()
             if name == "theta":
-                header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+                header = (
+                    f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117)
+                    + "\n"
+                )
                 data = b"\x93NUMPY\x01\x00v\x00" + header.encode() + bytes(10_000_000)
             archive.writestr(f"{name}.npy", data)
     return file.getvalue()
@@ -317,7 +343,7 @@ def bomb(shape, method):
 def test_what_a_file_claims_costs_no_memory(shape, method):
     content = bomb(shape, method)
     tracemalloc.start()
-    with pytest.raises(BadFile):
+    with pytest.raises(CorruptFileError):
         Cannon.from_bytes(content)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -334,7 +360,7 @@ def test_damaged_files_are_refused_or_hold_the_same_numbers():
         harmed = bytes(harmed[: rng.integers(1, len(content))] if rng.random() < 0.2 else harmed)
         try:
             copy = Cannon.from_bytes(harmed)
-        except BadFile:
+        except CorruptFileError:
             continue
         survivors += 1
         np.testing.assert_array_equal(copy.theta, model.theta)
@@ -361,7 +387,10 @@ def at_star(data, star, value):
     [
         (lambda s, y: (s, y.iloc[1:]), "no labels for star000"),
         (lambda s, y: (s, y.assign(logg=y.logg.where(y.index != "star003"))), "star003"),
-        (lambda s, y: (s, y.assign(logg=y.logg.where(y.index != "star003", -9999))), "fillers.*star003"),
+        (
+            lambda s, y: (s, y.assign(logg=y.logg.where(y.index != "star003", -9999))),
+            "fillers.*star003",
+        ),
         (lambda s, y: (s, y.assign(logg=2.0)), "same for all stars: logg"),
         (lambda s, y: (s, y.assign(logg=2 * y.teff)), "dependent"),
         (lambda s, y: (s, y.assign(field="M71", hot=y.teff > 4600)), "no labels: field, hot"),
@@ -369,8 +398,14 @@ def at_star(data, star, value):
         (lambda s, y: (s.isel(star=slice(41)), y), "too few"),
         (lambda s, y: (s, pd.concat([y, y.iloc[:1]])), "once"),
         (lambda s, y: (s.assign(error=at_star(s.error, "star007", np.inf)), y), "star007"),
-        (lambda s, y: (s.assign(error=at_star(s.error, "star007", 1e-30)), y), "errors below.*star007"),
-        (lambda s, y: (s.assign(flux=at_star(s.flux, "star007", 2500.0)), y), "star007 are not normalized"),
+        (
+            lambda s, y: (s.assign(error=at_star(s.error, "star007", 1e-30)), y),
+            "errors below.*star007",
+        ),
+        (
+            lambda s, y: (s.assign(flux=at_star(s.flux, "star007", 2500.0)), y),
+            "star007 are not normalized",
+        ),
         (lambda s, y: (s, y, 0), "degree"),
         (lambda s, y: (s, y, 2, -1.0), "ridge"),
         (lambda s, y: (s, y, 2, 0, ["Teff"]), "reciprocal names Teff"),
@@ -393,9 +428,15 @@ def test_transposed_spectra_are_put_right():
 def test_one_star_picked_out_is_enough(taught):
     spectra, labels, model = taught
     star = spectra.star.values[3]
-    pd.testing.assert_frame_equal(model.fit(spectra.sel(star=star)), model.fit(spectra.sel(star=[star])))
-    np.testing.assert_array_equal(model.predict(labels.loc[star]), model.predict(labels.loc[[star]]))
-    np.testing.assert_array_equal(model.gradient(labels.loc[star]), model.gradient(labels.loc[[star]]))
+    pd.testing.assert_frame_equal(
+        model.fit(spectra.sel(star=star)), model.fit(spectra.sel(star=[star]))
+    )
+    np.testing.assert_array_equal(
+        model.predict(labels.loc[star]), model.predict(labels.loc[[star]])
+    )
+    np.testing.assert_array_equal(
+        model.gradient(labels.loc[star]), model.gradient(labels.loc[[star]])
+    )
     assert model.distance(labels.loc[star]).index.tolist() == [star]
 
 
@@ -416,13 +457,17 @@ def test_covariances_are_those_of_many_noisy_spectra(taught):
     one, truth = made_up_stars(model, 1, snr=100, seed=2)
     many = one.isel(star=np.zeros(1500, int))
     sigma = np.sqrt(many.error**2 + model.s2).values
-    noise = np.where(np.isfinite(sigma), sigma, 0) * np.random.default_rng(3).standard_normal(sigma.shape)
+    noise = np.where(np.isfinite(sigma), sigma, 0) * np.random.default_rng(3).standard_normal(
+        sigma.shape
+    )
     table, covariance = model.fit(
         many.assign(flux=many.flux * 0 + model.predict(truth).values + noise), covariance=True
     )
     expected, found = covariance.median("star").values, np.cov(table[list(truth)].T)
     size = np.sqrt(np.diag(expected))
-    np.testing.assert_allclose(found / np.outer(size, size), expected / np.outer(size, size), atol=0.12)
+    np.testing.assert_allclose(
+        found / np.outer(size, size), expected / np.outer(size, size), atol=0.12
+    )
 
 
 def test_duplicates_and_blind_stars_keep_their_places(taught):
@@ -459,8 +504,10 @@ def test_modes_in_the_fit_are_weights_of_correlated_pixels(taught):
     model = replace(made_up_cannon(3, pixels=150))
     rng = np.random.default_rng(8)
     shapes = 0.01 * rng.standard_normal((2, 150)) + 0.1 * model.theta[:, 1:3].T
-    spectra, truth = made_up_stars(model, 300, snr=200, noise=rng.standard_normal((300, 2)) @ shapes)
-    modes = residual_modes(model, spectra, truth, number=2)
+    spectra, truth = made_up_stars(
+        model, 300, snr=200, noise=rng.standard_normal((300, 2)) @ shapes
+    )
+    modes = nuisance_components(model, spectra, truth, number=2)
     plain, better = model.fit(spectra), model.fit(spectra, modes=modes)
     names = list(truth)
     assert ((better[names] - truth).std() < 0.9 * (plain[names] - truth).std()).all()
@@ -474,7 +521,14 @@ def test_modes_in_the_fit_are_weights_of_correlated_pixels(taught):
 
     tight = {"ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15, "x_scale": model.scale}
     labels, errors = curve_fit(
-        spectrum, None, one.flux.values[0, good], truth.iloc[0], covariance, absolute_sigma=True, method="trf", **tight
+        spectrum,
+        None,
+        one.flux.values[0, good],
+        truth.iloc[0],
+        covariance,
+        absolute_sigma=True,
+        method="trf",
+        **tight,
     )
     np.testing.assert_allclose(better.iloc[0][names].to_numpy(float), labels, rtol=1e-5)
     found = better.iloc[0][[f"{name}_err" for name in names]].to_numpy(float)
@@ -516,7 +570,13 @@ class Counted(np.lib.mixins.NDArrayOperatorsMixin):
     """An array on disk, so to speak: it counts the numbers that are read from it."""
 
     def __init__(self, values):
-        self.values, self.shape, self.dtype, self.ndim, self.read = values, values.shape, values.dtype, 2, 0
+        self.values, self.shape, self.dtype, self.ndim, self.read = (
+            values,
+            values.shape,
+            values.dtype,
+            2,
+            0,
+        )
 
     def __getitem__(self, key):
         part = self.values[key]
@@ -540,10 +600,15 @@ def test_spectra_on_disk_are_read_twice_to_train_and_once_to_fit():
     spectra, labels = made_up_stars(model, 500)
     stored = {name: Stored(spectra[name].values) for name in ("flux", "error")}
     lazy = xr.Dataset(
-        {name: (("star", "wavelength"), indexing.LazilyIndexedArray(array)) for name, array in stored.items()},
+        {
+            name: (("star", "wavelength"), indexing.LazilyIndexedArray(array))
+            for name, array in stored.items()
+        },
         coords=spectra.coords,
     )
-    np.testing.assert_array_equal(Cannon.train(lazy, labels).theta, Cannon.train(spectra, labels).theta)
+    np.testing.assert_array_equal(
+        Cannon.train(lazy, labels).theta, Cannon.train(spectra, labels).theta
+    )
     assert [array.counted.read for array in stored.values()] == [2 * spectra.flux.size] * 2
     pd.testing.assert_frame_equal(model.fit(lazy), model.fit(spectra))
     assert [array.counted.read for array in stored.values()] == [3 * spectra.flux.size] * 2

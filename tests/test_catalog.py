@@ -1,15 +1,12 @@
-"""The catalogue: the same table by every road, and no table out of anything else."""
+"""The catalog: the same table by every road, and no table out of anything else."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from astropy.table import Table
-from sdss_server import serving
-from tiny_archive import FIELDS, write_archive
 
-from labtools.errors import ArchiveError, BadFile
-from labtools.sdss import catalog, http
-from labtools.sdss.catalog import (
+from apogee_archive import catalog, http
+from apogee_archive.catalog import (
     catalog_bytes,
     catalog_of,
     parse_answer,
@@ -20,6 +17,10 @@ from labtools.sdss.catalog import (
     sql_of,
     tidy,
 )
+from apogee_archive.columns import ERRORS, PARAMETERS
+from apogee_archive.errors import ArchiveError, CorruptFileError
+from sdss_server import serving
+from tiny_archive import FIELDS, write_archive
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +39,11 @@ def by_id(table):
     return table.reset_index().sort_values(["apstar_id", "extratarg"], ignore_index=True)
 
 
-def test_sql_and_tables_give_the_same_catalogue(sky, archive):
+def test_sql_and_tables_give_the_same_catalog(sky, archive):
     pd.testing.assert_frame_equal(by_id(query_catalog()), by_id(read_tables(archive)))
 
 
-def test_the_catalogue_is_what_the_tables_say(archive):
+def test_the_catalog_is_what_the_tables_say(archive):
     table = read_tables(archive)
     stars = pd.read_csv(archive / "apogeeStar.csv").set_index("apstar_id")
     labels = pd.read_csv(archive / "aspcapStar.csv").set_index("apstar_id")
@@ -56,10 +57,12 @@ def test_the_catalogue_is_what_the_tables_say(archive):
     assert all(table[name].dtype == np.int64 for name in catalog.FLAGS)
 
 
-def test_allstar_and_sql_give_the_same_catalogue(sky, archive, tmp_path):
+def test_allstar_and_sql_give_the_same_catalog(sky, archive, tmp_path):
     table = read_tables(archive).reset_index()
     other = table.iloc[:3].assign(field="elsewhere")
-    path = write_allstar(tmp_path / "allStar-dr17-synspec_rev1.fits", pd.concat([table, other], ignore_index=True))
+    path = write_allstar(
+        tmp_path / "allStar-dr17-synspec_rev1.fits", pd.concat([table, other], ignore_index=True)
+    )
     pd.testing.assert_frame_equal(by_id(read_allstar(path)), by_id(query_catalog()), rtol=1e-6)
     assert len(read_allstar(path, fields=None)) == len(table) + 3
 
@@ -67,7 +70,7 @@ def test_allstar_and_sql_give_the_same_catalogue(sky, archive, tmp_path):
 def write_allstar(path, table):
     """A FITS table as the archive writes it: upper case, float32, padded strings, NaN, columns of vectors."""
     columns = {name.upper(): table[name].to_numpy() for name in table}
-    for name in (*catalog.LABELS, *catalog.ERRORS, "snr", "vhelio_avg"):
+    for name in (*PARAMETERS, *ERRORS, "snr", "vhelio_avg"):
         columns[name.upper()] = columns[name.upper()].astype("f4")
     columns["FIELD"] = np.array([f"{name:<19}" for name in table.field], "S19")
     columns["PARAM"] = np.zeros((len(table), 9), "f4")
@@ -88,10 +91,10 @@ def test_a_fault_that_passes_is_survived(sky, archive, fault):
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        ("503", "gave no catalogue"),
-        ("html", "gave no catalogue"),
-        ("nothing", "gave no catalogue"),
-        ("drop", "gave no catalogue"),
+        ("503", "gave no catalog"),
+        ("html", "gave no catalog"),
+        ("nothing", "gave no catalog"),
+        ("drop", "gave no catalog"),
         ("fewer rows", "counts .* but sent"),
         ("no rows", "gave no count"),
     ],
@@ -125,7 +128,9 @@ def test_the_server_is_asked_for_no_more_than_needed(sky):
     assert set(query_fields()) == set(FIELDS)
 
 
-@pytest.mark.parametrize("field", ["M15'; DROP TABLE apogeeStar --", "a'b", "", "x" * 65, "M15\x00", "Ḿ15"])
+@pytest.mark.parametrize(
+    "field", ["M15'; DROP TABLE apogeeStar --", "a'b", "", "x" * 65, "M15\x00", "Ḿ15"]
+)
 def test_a_field_name_cannot_change_the_query(field):
     with pytest.raises(ValueError, match="no field name"):
         sql_of(field)
@@ -148,11 +153,11 @@ def test_fillers_of_every_kind_become_nan(archive):
     ],
 )
 def test_a_wrong_table_is_refused(archive, change, says):
-    with pytest.raises(BadFile, match=says):
+    with pytest.raises(CorruptFileError, match=says):
         tidy(change(read_tables(archive).reset_index()), "test")
 
 
-def test_a_kept_catalogue_comes_back_exactly(archive):
+def test_a_kept_catalog_comes_back_exactly(archive):
     table = read_tables(archive)
     table.attrs.update(source="here", query="SELECT")
     again = catalog_of(catalog_bytes(table))
@@ -165,7 +170,9 @@ ANSWER = b"#Table1\nfield,stars\nM15,12\n060+00,7\n"
 
 def test_an_answer_is_text_in_columns():
     table = parse_answer(("field", "stars"), ANSWER)
-    assert table.to_numpy().tolist() == [["M15", "12"], ["060+00", "7"]], "nothing is taken for a number"
+    assert table.to_numpy().tolist() == [["M15", "12"], ["060+00", "7"]], (
+        "nothing is taken for a number"
+    )
     assert parse_answer(("field", "stars"), ANSWER.replace(b"\n", b"\r\n")).equals(table)
     assert len(parse_answer(("field", "stars"), b"#Table1\nfield,stars\n")) == 0
 
@@ -181,7 +188,15 @@ def test_an_answer_that_is_cut_is_noticed_wherever_it_is_cut(cut):
     assert rows < 2
 
 
-NO_TABLE = [b"", b"\n", b"/etc/passwd", b"http://127.0.0.1/x.csv", b"\xff\xfe", b"<html>", b"field,stars"]
+NO_TABLE = [
+    b"",
+    b"\n",
+    b"/etc/passwd",
+    b"http://127.0.0.1/x.csv",
+    b"\xff\xfe",
+    b"<html>",
+    b"field,stars",
+]
 
 
 @pytest.mark.parametrize("body", [*NO_TABLE, b'field,stars\n"M15,1\n'])
@@ -190,11 +205,13 @@ def test_an_answer_is_never_an_address(body):
         parse_answer(("field", "stars"), body)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>Sorry</html>", b"SIMPLE  =                    T" + b" " * 2850])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>Sorry</html>", b"SIMPLE  =                    T" + b" " * 2850]
+)
 def test_something_else_than_allstar_is_refused(tmp_path, content):
     path = tmp_path / "allStar-dr17-synspec_rev1.fits"
     path.write_bytes(content)
-    with pytest.raises(BadFile, match="not a readable allStar file"):
+    with pytest.raises(CorruptFileError, match="not a readable allStar file"):
         read_allstar(path)
 
 
@@ -202,4 +219,6 @@ def test_the_replica_gives_the_same_by_both_roads(shared_data):
     with serving(shared_data / "dr17-replica"):
         table = query_catalog()
     pd.testing.assert_frame_equal(by_id(table), by_id(read_tables(shared_data / "dr17-replica")))
-    assert len(table) == 182, "the join doubles the two rows of one apstar_id; rows that are the same count once"
+    assert len(table) == 182, (
+        "the join doubles the two rows of one apstar_id; rows that are the same count once"
+    )

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from labtools.handin import checkpoint_path, save_figures, student_name, write_checkpoint
+from labtools.checkpoints import checkpoint_path, save_figures, student_name, write_checkpoint
 
 pypdf = pytest.importorskip("pypdf")
 SURVEY = SimpleNamespace(title="simulated survey")
@@ -59,7 +59,9 @@ def test_pages_text_and_metadata(figures, tmp_path, monkeypatch):
 
 def test_fonts_are_truetype_and_lines_are_vectors(figures, tmp_path):
     reader = pypdf.PdfReader(write_checkpoint(1, figures, SURVEY, tmp_path))
-    fonts = [font.get_object() for page in reader.pages for font in page["/Resources"]["/Font"].values()]
+    fonts = [
+        font.get_object() for page in reader.pages for font in page["/Resources"]["/Font"].values()
+    ]
     assert {font["/Subtype"] for font in fonts} == {"/Type0"}
     images = [re.findall(rb"/I\d+\s+Do", page.get_contents().get_data()) for page in reader.pages]
     assert [len(found) for found in images] == [0, 1]
@@ -83,7 +85,9 @@ def test_everything_lies_on_the_page(tmp_path, monkeypatch):
     path = write_checkpoint(3, {"caption " * 30: fig}, SURVEY, tmp_path)
     page = pypdf.PdfReader(path).pages[0]
     places = []
-    page.extract_text(visitor_text=lambda text, cm, *_: places.append(cm[4:]) if text.strip() else None)
+    page.extract_text(
+        visitor_text=lambda text, cm, *_: places.append(cm[4:]) if text.strip() else None
+    )
     x, y = np.transpose(places)
     assert (x >= 0).all()
     assert (x < page.mediabox.width).all()

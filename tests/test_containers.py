@@ -27,7 +27,9 @@ def test_both_install_what_make_installs():
         assert after("-e", words) == ".[test]"
         assert after("--extra-index-url", words) == index
     assert (ROOT / after("-c", MADE)).samefile(ROOT / "constraints.txt")
-    assert (BINDER / after("-c", REQUIRED)).samefile(ROOT / "constraints.txt"), "-c counts from its file"
+    assert (BINDER / after("-c", REQUIRED)).samefile(ROOT / "constraints.txt"), (
+        "-c counts from its file"
+    )
 
 
 def test_their_python_is_one_that_the_package_names():

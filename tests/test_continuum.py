@@ -38,7 +38,10 @@ def as_spectra(flux, error):
     flux = np.array(np.atleast_2d(flux))
     error = np.where(flux != 0, np.broadcast_to(error, flux.shape), np.inf)
     names = [f"s{number}" for number in range(len(flux))]
-    return xr.Dataset({"flux": (DIMS, flux), "error": (DIMS, error)}, coords={"star": names, "wavelength": WAVELENGTH})
+    return xr.Dataset(
+        {"flux": (DIMS, flux), "error": (DIMS, error)},
+        coords={"star": names, "wavelength": WAVELENGTH},
+    )
 
 
 def test_a_parabola_is_found_exactly(pixels):
@@ -74,7 +77,9 @@ def test_weights_are_those_of_a_least_squares_fit(pixels):
     chip = chips(WAVELENGTH[GRID])[1]
     x = np.linspace(-1, 1, chip.stop - chip.start)
     use, own = pixels.values[chip], GRID[chip]
-    reference = Chebyshev.fit(x[use], flux[0, own][use], 2, w=1 / error[0, own][use], domain=[-1, 1])
+    reference = Chebyshev.fit(
+        x[use], flux[0, own][use], 2, w=1 / error[0, own][use], domain=[-1, 1]
+    )
     np.testing.assert_allclose(result.continuum.values[0, chip], reference(x), rtol=1e-9)
 
 
@@ -118,8 +123,14 @@ def test_a_chip_whose_continuum_pixels_crowd_at_one_end_is_masked(pixels):
         (lambda s, p: (s.assign(error=s.error * np.inf), p), "no usable pixel"),
         (lambda s, p: (s.assign(error=s.error * 0), p), "no usable pixel"),
         (lambda s, p: (s.assign(error=s.error * 1e-31), p), "no usable pixel"),
-        (lambda s, p: (s.assign_coords(wavelength=s.wavelength * np.nan), p), "wavelengths .* increase"),
-        (lambda s, p: (s, p.assign_coords(wavelength=p.wavelength.where(p.wavelength > 15200))), "wavelengths"),
+        (
+            lambda s, p: (s.assign_coords(wavelength=s.wavelength * np.nan), p),
+            "wavelengths .* increase",
+        ),
+        (
+            lambda s, p: (s, p.assign_coords(wavelength=p.wavelength.where(p.wavelength > 15200))),
+            "wavelengths",
+        ),
         (lambda s, p: (s.isel(wavelength=slice(None, None, -1)), p), "wavelengths"),
         (lambda s, p: (s, p, -1), "degree"),
         (lambda s, p: (s, p, 2.5), "degree"),
@@ -150,8 +161,12 @@ def test_errors_that_are_none_mask_their_pixels(pixels):
 def test_one_star_picked_out_and_transposed_spectra(pixels):
     spectra = as_spectra(smooth(3), 5.0)
     whole = normalize(spectra, pixels)
-    np.testing.assert_allclose(normalize(spectra.isel(star=1), pixels).continuum[0], whole.continuum[1], rtol=1e-12)
-    np.testing.assert_array_equal(normalize(spectra.transpose("wavelength", "star"), pixels).flux, whole.flux)
+    np.testing.assert_allclose(
+        normalize(spectra.isel(star=1), pixels).continuum[0], whole.continuum[1], rtol=1e-12
+    )
+    np.testing.assert_array_equal(
+        normalize(spectra.transpose("wavelength", "star"), pixels).flux, whole.flux
+    )
 
 
 def test_some_stars_at_a_time_give_the_same_numbers(pixels, monkeypatch):
@@ -173,7 +188,9 @@ def test_memory_and_precision_are_those_of_the_input(pixels):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2 * (spectra.flux.nbytes + spectra.error.nbytes)
-    between = normalize(spectra.isel(star=[0]), pixels.assign_coords(wavelength=pixels.wavelength * (1 + 3e-6)))
+    between = normalize(
+        spectra.isel(star=[0]), pixels.assign_coords(wavelength=pixels.wavelength * (1 + 3e-6))
+    )
     kinds = [array.dtype for made in (result, between) for array in made.data_vars.values()]
     assert set(kinds) == {np.dtype("float32")}
     double = normalize(spectra.isel(star=[0]).astype(float), pixels)
@@ -183,7 +200,9 @@ def test_memory_and_precision_are_those_of_the_input(pixels):
 
 
 def test_the_courses_grid_is_part_of_the_surveys(shared_data):
-    with np.load(shared_data / "course" / "cannon_continuum_apogee.npz", allow_pickle=False) as course:
+    with np.load(
+        shared_data / "course" / "cannon_continuum_apogee.npz", allow_pickle=False
+    ) as course:
         np.testing.assert_allclose(WAVELENGTH[GRID], course["wavelengths"], rtol=1e-12)
         wanted = course["wavelengths"]
     flux = np.arange(1.0, WAVELENGTH.size + 1)
@@ -204,7 +223,9 @@ def test_foreign_grids_are_interpolated_without_spreading_bad_pixels():
 
 
 def test_cap_of_the_signal_to_noise_ratio():
-    spectra = as_spectra(np.full(WAVELENGTH.size, 100.0), np.where(np.arange(WAVELENGTH.size) < 9, 0.1, 3.0))
+    spectra = as_spectra(
+        np.full(WAVELENGTH.size, 100.0), np.where(np.arange(WAVELENGTH.size) < 9, 0.1, 3.0)
+    )
     spectra.error[0, 20] = np.inf
     capped = cap_snr(spectra, 200)
     assert capped.error[0, 0] == 0.5
@@ -225,7 +246,11 @@ def test_continuum_pixels_are_those_that_do_not_change():
     rng = np.random.default_rng(3)
     names = [f"s{number}" for number in range(60)]
     labels = pd.DataFrame(
-        {"teff": rng.normal(4700, 200, 60), "logg": rng.normal(2.4, 0.5, 60), "fe_h": rng.normal(0, 0.2, 60)},
+        {
+            "teff": rng.normal(4700, 200, 60),
+            "logg": rng.normal(2.4, 0.5, 60),
+            "fe_h": rng.normal(0, 0.2, 60),
+        },
         index=names,
     )
     flux = np.ones((60, 400))
@@ -234,7 +259,9 @@ def test_continuum_pixels_are_those_that_do_not_change():
     flux[:, 150:200] += 0.03 * labels.fe_h.to_numpy()[:, None]
     flux[:, 200:250] -= 0.1
     coords = {"star": names, "wavelength": WAVELENGTH[4000:4400]}
-    spectra = xr.Dataset({"flux": (DIMS, flux), "error": (DIMS, np.full(flux.shape, 0.01))}, coords=coords)
+    spectra = xr.Dataset(
+        {"flux": (DIMS, flux), "error": (DIMS, np.full(flux.shape, 0.01))}, coords=coords
+    )
     spectra.error[:, 300:310] = np.inf
     found = find_continuum_pixels(spectra, labels).values
     expected = np.ones(400, bool)

@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from made_up import made_up_cannon, made_up_stars
-from tiny_archive import write_archive
 
+from apogee_archive.catalog import read_tables
+from lab_course import checks
+from lab_course.checks import NotYet
 from labtools import select_giants
 from labtools.cannon import Cannon, design
-from labtools.course import checks
-from labtools.course.checks import NotYet
-from labtools.jwst.pair import match, name_of
-from labtools.sdss.catalog import read_tables
+from labtools.jwst import match, name_of
 from labtools.spectra import LAB_BITS
+from synthetic import made_up_cannon, made_up_stars
+from tiny_archive import write_archive
 
 RNG = np.random.default_rng(7)
 
@@ -21,7 +21,11 @@ RNG = np.random.default_rng(7)
 def test_gravity():
     right = np.array([4.438, 2.086, 0.438])
     assert "Right" in checks.gravity(right, 1, [1, 15, 100])
-    for wrong, words in ((right - 2, "SI"), (np.log(10) * right, "natural"), (10**right, "not its logarithm")):
+    for wrong, words in (
+        (right - 2, "SI"),
+        (np.log(10) * right, "natural"),
+        (10**right, "not its logarithm"),
+    ):
         with pytest.raises(NotYet, match=words):
             checks.gravity(wrong, 1, [1, 15, 100])
 
@@ -29,7 +33,11 @@ def test_gravity():
 def test_fillers_that_were_averaged():
     column = np.array([4800.0, -9999.0, 5000.0, -9999.99])
     assert "Right" in checks.mean_label(4900.0, column)
-    for wrong, words in ((column.mean(), "averaged"), (column[[0, 2, 3]].mean(), "only one"), (2450.0, "zero")):
+    for wrong, words in (
+        (column.mean(), "averaged"),
+        (column[[0, 2, 3]].mean(), "only one"),
+        (2450.0, "zero"),
+    ):
         with pytest.raises(NotYet, match=words):
             checks.mean_label(wrong, column)
 
@@ -159,7 +167,11 @@ def test_labels_that_changed_places():
     scaled = (fitted[names] - cannon.offset) / cannon.scale
     parts = {name: getattr(cannon, name) for name in cannon.__dataclass_fields__}
     bare = Cannon(**parts | {"s2": np.where(np.isfinite(cannon.s2), 0.0, np.inf)}).fit(spectra)
-    for words, wrong in {"changed places": swapped, "scaled": scaled, "no column": fitted[names[:4]]}.items():
+    for words, wrong in {
+        "changed places": swapped,
+        "scaled": scaled,
+        "no column": fitted[names[:4]],
+    }.items():
         with pytest.raises(NotYet, match=words):
             checks.labels(wrong, spectra, cannon)
     with pytest.raises(NotYet, match=r"scatter s²"):
@@ -183,15 +195,21 @@ def test_terms_of_the_likelihood():
 
 def test_pairs_by_position():
     names = [name_of(row) for row in range(30)]
-    catalogue = pd.DataFrame({"apogee_id": [f"2M{n:03d}" for n in range(30)]}, index=pd.Index(names, name="name"))
-    catalogue.loc[names[20], "apogee_id"] = "2M003"
+    catalog = pd.DataFrame(
+        {"apogee_id": [f"2M{n:03d}" for n in range(30)]}, index=pd.Index(names, name="name")
+    )
+    catalog.loc[names[20], "apogee_id"] = "2M003"
     labels = pd.DataFrame({"teff": RNG.uniform(4000, 5000, 29)}, index=names[:7] + names[8:])
-    right, _ = match(catalogue, labels)
-    assert "Right" in checks.pairing(labels.loc[right], catalogue, labels)
+    right, _ = match(catalog, labels)
+    assert "Right" in checks.pairing(labels.loc[right], catalog, labels)
     by_position = labels.set_axis(names[:29])
-    for words, wrong in {"by position": by_position, "more than once": labels, "not the same": labels.iloc[:9]}.items():
+    for words, wrong in {
+        "by position": by_position,
+        "more than once": labels,
+        "not the same": labels.iloc[:9],
+    }.items():
         with pytest.raises(NotYet, match=words):
-            checks.pairing(wrong, catalogue, labels)
+            checks.pairing(wrong, catalog, labels)
 
 
 def test_a_student_sees_one_line_and_no_traceback():

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from made_up import NAMES, made_up_cannon, made_up_stars
 from scipy import stats
 
-from labtools.coverage import coverage, learn_scatter, residual_modes, widen
-from labtools.posterior import sample_stars
+from labtools.coverage import coverage, inflate_posterior, learn_scatter, nuisance_components
+from labtools.mcmc import sample_stars
+from synthetic import NAMES, made_up_cannon, made_up_stars
 
 
 def within(table, errors=3.5):
@@ -29,7 +29,9 @@ def test_coverage_is_right_where_the_model_is_true():
 def test_coverage_knows_too_small_and_too_large_errors():
     rng = np.random.default_rng(0)
     coords = {"star": np.arange(2000), "label": ["teff", "logg"]}
-    draws = xr.DataArray(rng.standard_normal((2000, 500, 2)), coords=coords, dims=("star", "draw", "label"))
+    draws = xr.DataArray(
+        rng.standard_normal((2000, 500, 2)), coords=coords, dims=("star", "draw", "label")
+    )
     for spread in (0.5, 1, 3):
         truth = pd.DataFrame(spread * rng.standard_normal((2000, 2)), columns=coords["label"])
         table = coverage(draws, truth)
@@ -43,10 +45,12 @@ def test_correlated_pixels_spoil_coverage_and_modes_mend_it():
     cannon = made_up_cannon()
     rng = np.random.default_rng(8)
     shapes = 0.003 * rng.standard_normal((3, 400)) + 0.1 * cannon.theta[:, 1:4].T
-    spectra, truth = made_up_stars(cannon, 400, snr=200, noise=rng.standard_normal((400, 3)) @ shapes)
+    spectra, truth = made_up_stars(
+        cannon, 400, snr=200, noise=rng.standard_normal((400, 3)) @ shapes
+    )
     learn, test = spectra.isel(star=slice(0, 200)), spectra.isel(star=slice(200, 400))
     naive = coverage(sample_stars(cannon, test, draws=500), truth)
-    modes = residual_modes(cannon, learn, truth, number=3)
+    modes = nuisance_components(cannon, learn, truth, number=3)
     np.testing.assert_allclose((modes**2).sum(), (shapes**2).sum(), rtol=0.2)
     better = coverage(sample_stars(cannon, test, modes=modes, draws=500), truth)
     assert naive.loc["teff", (0.68, "share")] < 0.4
@@ -71,7 +75,7 @@ def test_learned_scatter_makes_coverage_right(nu):
     np.testing.assert_allclose(scatter, root @ root.T, rtol=0.25)
     assert (scatter.attrs["nu"] < 8) == (nu < 8)
     assert coverage(test, truth).loc["teff", (0.68, "share")] < 0.4
-    assert within(coverage(widen(test, scatter), truth))
+    assert within(coverage(inflate_posterior(test, scatter), truth))
 
 
 def test_errors_of_the_reference_are_not_learned_as_scatter():
@@ -82,7 +86,9 @@ def test_errors_of_the_reference_are_not_learned_as_scatter():
     truth = np.array([4500.0, 0.0]) + rng.standard_normal((n, 2)) * [200, 0.2]
     centre = truth + rng.standard_normal((n, 2)) * np.hypot(size, formal)
     draws = centre[:, None] + formal * rng.standard_normal((n, 300, 2))
-    draws = xr.DataArray(draws, coords={"star": np.arange(n), "label": names}, dims=("star", "draw", "label"))
+    draws = xr.DataArray(
+        draws, coords={"star": np.arange(n), "label": names}, dims=("star", "draw", "label")
+    )
     reference = pd.DataFrame(truth, columns=names) + errors * rng.standard_normal((n, 2))
     learned = np.sqrt(np.diag(learn_scatter(draws, reference, errors)))
     np.testing.assert_allclose(learned, size, rtol=0.2)
@@ -92,9 +98,11 @@ def test_errors_of_the_reference_are_not_learned_as_scatter():
 def test_widened_draws_keep_their_dimensions():
     rng = np.random.default_rng(6)
     coords = {"star": np.arange(60), "label": ["teff"]}
-    draws = xr.DataArray(rng.standard_normal((60, 50, 1)), coords=coords, dims=("star", "draw", "label"))
+    draws = xr.DataArray(
+        rng.standard_normal((60, 50, 1)), coords=coords, dims=("star", "draw", "label")
+    )
     scatter = learn_scatter(draws, pd.DataFrame({"teff": 2 * rng.standard_normal(60)}))
-    assert widen(draws, scatter).dims == draws.dims
+    assert inflate_posterior(draws, scatter).dims == draws.dims
 
 
 def test_stars_without_draws_are_left_out():
@@ -115,7 +123,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="too few"):
         learn_scatter(draws[:20], truth)
     with pytest.raises(ValueError, match="modes cannot be learned"):
-        residual_modes(cannon, spectra, truth, number=30)
-    modes = residual_modes(cannon, spectra, truth, number=2)
+        nuisance_components(cannon, spectra, truth, number=30)
+    modes = nuisance_components(cannon, spectra, truth, number=2)
     with pytest.raises(ValueError, match="not on the wavelengths"):
         sample_stars(cannon, spectra, modes=modes.assign_coords(wavelength=modes["wavelength"] + 1))

@@ -5,13 +5,13 @@ from importlib import metadata
 
 import pytest
 from astroquery.sdss import conf
+
+from apogee_archive import dr17 as archive
+from lab_course import doctor
+from lab_course.__main__ import main
+from labtools.surveys import open_survey
 from sdss_server import serving
 from tiny_archive import write_archive
-
-from labtools import doctor
-from labtools.__main__ import main
-from labtools.sdss import dr17 as archive
-from labtools.surveys import open_survey
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def sdss(mirror, monkeypatch):
 @pytest.fixture
 def home(tmp_path, sdss, monkeypatch):
     """A data folder with a DR17 cache that is whole."""
-    for name in ("LAB_SURVEY", "LAB_DATA_SHARED", "LAB_FIELDS", "LAB_KEEP"):
+    for name in ("LAB_SURVEY", "LAB_DATA_SHARED", "LAB_FIELDS", "LAB_STORAGE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LAB_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("LAB_SURVEY", "dr17")
@@ -41,7 +41,9 @@ def home(tmp_path, sdss, monkeypatch):
 
 
 def wrong(**options):
-    return [(what, advice) for mark, what, advice in doctor.examine(**options) if mark == doctor.BAD]
+    return [
+        (what, advice) for mark, what, advice in doctor.examine(**options) if mark == doctor.BAD
+    ]
 
 
 def test_a_lab_that_is_well(home, capsys):
@@ -84,8 +86,8 @@ def flip(path, at):
 
 def test_a_flipped_bit_is_found_by_the_checksum(home):
     flip(next(home.rglob("*.fits")), 100_000)
-    (catalogue,) = home.rglob("catalog-*.csv")
-    flip(catalogue, 700)
+    (catalog,) = home.rglob("catalog-*.csv")
+    flip(catalog, 700)
     assert wrong(network=False) == []
     found = wrong(network=False, verify=True)
     assert sorted("sha1" in what for what, _ in found) == [False, True]
@@ -125,7 +127,10 @@ def test_a_server_that_is_down_matters_only_to_the_survey_that_needs_it(home, sd
 
 def test_a_server_that_is_not_there(monkeypatch):
     monkeypatch.setattr(doctor.dr17, "COURSE", "http://127.0.0.1:9/")
-    with conf.set_temp("skyserver_baseurl", "http://127.0.0.1:9"), conf.set_temp("sas_baseurl", "http://127.0.0.1:9"):
+    with (
+        conf.set_temp("skyserver_baseurl", "http://127.0.0.1:9"),
+        conf.set_temp("sas_baseurl", "http://127.0.0.1:9"),
+    ):
         found = list(doctor._network(doctor.BAD))
     assert {mark for mark, _, _ in found} == {doctor.BAD}
     assert all("online" in advice for _, _, advice in found)
@@ -138,7 +143,9 @@ def test_a_wrong_name_of_a_survey(monkeypatch, capsys):
 
 
 def test_a_missing_package(monkeypatch):
-    monkeypatch.setattr(doctor.metadata, "requires", lambda name: ["numpy", "nowhere>=2", 'x; extra == "test"'])
+    monkeypatch.setattr(
+        doctor.metadata, "requires", lambda name: ["numpy", "nowhere>=2", 'x; extra == "test"']
+    )
     found = list(doctor._installed())
     assert [what for mark, what, _ in found if mark == doctor.BAD] == ["nowhere is missing"]
     assert f"numpy {metadata.version('numpy')}" in [what for _, what, _ in found]

@@ -12,16 +12,16 @@ import pandas as pd
 import pytest
 import xarray as xr
 from astropy.io import fits
+
+from apogee_archive import cache, http, survey
+from apogee_archive import dr17 as archive
+from apogee_archive.apstar import read_apstar
+from apogee_archive.catalog import read_tables
+from apogee_archive.errors import ArchiveError, CacheError
+from labtools import left_out, open_survey
+from labtools.spectra import WAVELENGTH
 from sdss_server import bad_day, bad_start, serving
 from tiny_archive import FIELDS, STARS, write_apstar, write_archive
-
-from labtools import cache, left_out, open_survey
-from labtools.apstar import read_apstar
-from labtools.errors import ArchiveError, CacheError
-from labtools.sdss import dr17 as archive
-from labtools.sdss import http, survey
-from labtools.sdss.catalog import read_tables
-from labtools.spectra import WAVELENGTH
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,7 +56,11 @@ def files_of(folder):
 
 def assert_tidy(folder):
     """Nothing is left of what was under way."""
-    assert not [path for path in folder.rglob("*") if path.suffix == ".part" or path.name.startswith("unfinished")]
+    assert not [
+        path
+        for path in folder.rglob("*")
+        if path.suffix == ".part" or path.name.startswith("unfinished")
+    ]
 
 
 def assert_right(spectra, mirror):
@@ -88,10 +92,10 @@ def test_an_unknown_survey_is_named_with_those_there_are(tmp_path):
         open_survey("gaia", tmp_path)
 
 
-# ---------------------------------------------------------------- the catalogue
+# ---------------------------------------------------------------- the catalog
 
 
-def test_the_catalogue_is_asked_for_once(dr17, sdss, mirror):
+def test_the_catalog_is_asked_for_once(dr17, sdss, mirror):
     first, second = dr17.catalog(), dr17.catalog()
     pd.testing.assert_frame_equal(first, second)
     assert len(first) == len(read_tables(mirror))
@@ -100,9 +104,11 @@ def test_the_catalogue_is_asked_for_once(dr17, sdss, mirror):
     assert {"date", "query", "fields", "rows"} <= set(first.attrs)
 
 
-def test_the_raw_catalogue_has_the_fillers_that_the_archive_sent(dr17, sdss, mirror):
+def test_the_raw_catalog_has_the_fillers_that_the_archive_sent(dr17, sdss, mirror):
     raw, tidied = dr17.catalog(raw=True), dr17.catalog()
-    pd.testing.assert_frame_equal(by_name(raw), by_name(read_tables(mirror, raw=True)), check_names=False)
+    pd.testing.assert_frame_equal(
+        by_name(raw), by_name(read_tables(mirror, raw=True)), check_names=False
+    )
     labels = ["teff", "logg", "fe_h", "mg_fe", "si_fe"]
     assert (raw[labels] < -9000).any(axis=None)
     assert raw[labels].notna().all(axis=None)
@@ -125,11 +131,11 @@ def test_the_file_of_a_star_is_whole_and_named(dr17):
 def test_a_star_of_which_only_arrays_are_kept_has_no_file(dr17):
     star = dr17.catalog().index[0]
     dr17.spectra([star], keep="arrays")
-    with pytest.raises(FileNotFoundError, match="LAB_KEEP"):
+    with pytest.raises(FileNotFoundError, match="LAB_STORAGE"):
         dr17.path(star)
 
 
-def test_a_damaged_catalogue_is_fetched_again(dr17):
+def test_a_damaged_catalog_is_fetched_again(dr17):
     first = dr17.catalog()
     for share in (0.001, 0.1, 0.5, 0.999):
         (kept,) = dr17.root.rglob("catalog-*.csv")
@@ -144,29 +150,33 @@ def test_an_allstar_file_in_the_data_folder_is_used(dr17, sdss, mirror):
     from test_catalog import write_allstar
 
     dr17.root.mkdir()
-    write_allstar(dr17.root / "allStarLite-dr17-synspec_rev1.fits", read_tables(mirror).reset_index())
+    write_allstar(
+        dr17.root / "allStarLite-dr17-synspec_rev1.fits", read_tables(mirror).reset_index()
+    )
     table = dr17.catalog()
     assert table.attrs["source"] == "SAS synspec_rev1"
     assert sdss.requests == []
     pd.testing.assert_frame_equal(table, dr17.catalog())
 
 
-@pytest.mark.parametrize(("named", "expected"), [("M15, N6791", {"M15", "N6791"}), ("all", set(FIELDS))])
+@pytest.mark.parametrize(
+    ("named", "expected"), [("M15, N6791", {"M15", "N6791"}), ("all", set(FIELDS))]
+)
 def test_other_fields(dr17, monkeypatch, named, expected):
     monkeypatch.setenv("LAB_FIELDS", named)
     assert set(dr17.catalog().field) == expected
 
 
-def test_a_catalogue_of_another_server_is_told(dr17, mirror):
+def test_a_catalog_of_another_server_is_told(dr17, mirror):
     dr17.catalog()
     with serving(mirror) as other, pytest.warns(UserWarning, match="came from"):
         dr17.catalog()
     assert other.requests == []
 
 
-def test_no_catalogue_is_kept_of_a_server_that_is_down(dr17, sdss):
+def test_no_catalog_is_kept_of_a_server_that_is_down(dr17, sdss):
     sdss.fault = lambda path, number: "html"
-    with pytest.raises(ArchiveError, match="gave no catalogue"):
+    with pytest.raises(ArchiveError, match="gave no catalog"):
         dr17.catalog()
     assert not list(dr17.root.rglob("catalog*"))
 
@@ -192,10 +202,10 @@ def test_spectra_are_those_of_the_files_in_the_order_asked_for(dr17, sdss, mirro
     assert sdss.busiest <= 4
 
 
-def test_rows_of_the_catalogue_name_the_files_themselves(dr17, sdss, mirror):
+def test_rows_of_the_catalog_name_the_files_themselves(dr17, sdss, mirror):
     rows = read_tables(mirror).iloc[[4, 7]]
     assert dr17.spectra(rows).star.values.tolist() == rows.index.tolist()
-    assert sdss.asked("x_results") == 0, "no catalogue was needed"
+    assert sdss.asked("x_results") == 0, "no catalog was needed"
     assert dr17.spectra(rows[["teff"]]).sizes["star"] == 2, "labels alone do for their index"
 
 
@@ -224,7 +234,9 @@ def test_what_is_missing_is_left_out_and_told(dr17, sdss):
     ids = dr17.catalog().index.unique()
     absent, damaged, other = ids[[3, 5, 7]]
     faults = {absent: "404", damaged: "truncated", other: "other"}
-    sdss.fault = lambda path, number: next((fault for star, fault in faults.items() if star in path), None)
+    sdss.fault = lambda path, number: next(
+        (fault for star, fault in faults.items() if star in path), None
+    )
     with pytest.warns(UserWarning, match="3 of 20 spectra are left out") as caught:
         spectra = dr17.spectra(ids)
     assert spectra.star.values.tolist() == [star for star in ids if star not in faults]
@@ -265,7 +277,9 @@ def test_an_outage_stops_and_the_next_call_goes_on(dr17, sdss, mirror):
     assert sum(path.endswith(".fits") for path, _ in sdss.requests) == 14
 
 
-def test_an_interruption_leaves_whole_files_and_the_next_call_goes_on(dr17, sdss, mirror, monkeypatch):
+def test_an_interruption_leaves_whole_files_and_the_next_call_goes_on(
+    dr17, sdss, mirror, monkeypatch
+):
     class Interrupted(survey.tqdm):
         def update(self, n=1):
             super().update(n)
@@ -379,7 +393,7 @@ def test_a_portal_ends_it_with_the_truth(dr17, sdss):
     assert len(sdss.requests) < 30
 
 
-def test_names_in_a_catalogue_are_never_paths(dr17, sdss, mirror, tmp_path):
+def test_names_in_a_catalog_are_never_paths(dr17, sdss, mirror, tmp_path):
     rows = read_tables(mirror).iloc[4:12].copy()
     rows.iloc[0, rows.columns.get_loc("field")] = "../../../../../../../escaped"
     rows.iloc[1, rows.columns.get_loc("file")] = "../../apStar-dr17-x.fits"
@@ -395,14 +409,16 @@ def test_two_processes_share_one_cache(dr17, sdss, mirror):
     sdss.fault = bad_start
     script = (
         "import sys; from astroquery.sdss import conf; from labtools import open_survey\n"
-        "from labtools.sdss import http\n"
+        "from apogee_archive import http\n"
         "conf.skyserver_baseurl, conf.sas_baseurl = sys.argv[1], sys.argv[1] + '/sas'\n"
         "http.BACKOFF = 0.01\n"
         "survey = open_survey('dr17', sys.argv[2])\n"
         "print(survey.spectra(survey.catalog().index.unique()).sizes['star'])"
     )
     command = [sys.executable, "-c", script, sdss.url, str(dr17.root)]
-    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     assert [process.communicate(timeout=300)[0].strip() for process in both] == ["20", "20"]
     assert files_of(dr17.root).items() <= files_of(mirror).items()
     assert_tidy(dr17.root)
@@ -417,7 +433,7 @@ def test_a_shared_cache_is_read_and_never_written(dr17, sdss, mirror, tmp_path, 
     sdss.requests.clear()
     assert_right(own.spectra(ids), mirror)
     assert sum(path.endswith(".fits") for path, _ in sdss.requests) == 5
-    assert sdss.asked("x_results") == 0, "the shared catalogue serves too"
+    assert sdss.asked("x_results") == 0, "the shared catalog serves too"
     assert sorted(dr17.root.rglob("*")) == before
     assert len(files_of(own.root)) == 5
 
@@ -442,14 +458,16 @@ def test_space_and_time_are_announced(dr17, monkeypatch, capsys):
     dr17.spectra(ids)
     announced = capsys.readouterr().err
     assert "20 spectra are to be downloaded" in announced
-    assert "LAB_KEEP=arrays" in announced
+    assert "LAB_STORAGE=arrays" in announced
     dr17.spectra(ids)
     assert "to be downloaded" not in capsys.readouterr().err
 
 
 def test_a_disk_that_is_too_small_is_told_beforehand(dr17, sdss, monkeypatch):
     ids = dr17.catalog().index.unique()
-    monkeypatch.setattr(archive.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    monkeypatch.setattr(
+        archive.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6)
+    )
     with pytest.raises(CacheError, match="make room"):
         dr17.spectra(ids)
     assert not any(path.endswith(".fits") for path, _ in sdss.requests)
@@ -457,7 +475,7 @@ def test_a_disk_that_is_too_small_is_told_beforehand(dr17, sdss, monkeypatch):
 
 def test_what_to_keep_comes_from_the_environment(dr17, monkeypatch):
     ids = dr17.catalog().index.unique()[:4]
-    monkeypatch.setenv("LAB_KEEP", "arrays")
+    monkeypatch.setenv("LAB_STORAGE", "arrays")
     dr17.spectra(ids)
     assert (len(files_of(dr17.root)), len(list(dr17.root.rglob("*.npz")))) == (0, 4)
     with pytest.raises(ValueError, match="'files' or 'arrays'"):
@@ -511,7 +529,9 @@ def test_the_replica_over_http(shared_data, tmp_path):
             spectra = found.spectra(found.catalog().index)
         again = found.fingerprint(found.catalog().loc[spectra.star.values])
     assert files_of(tmp_path) == files_of(replica)
-    assert again == found.fingerprint(found.catalog().loc[spectra.star.values]), "without a network, too"
+    assert again == found.fingerprint(found.catalog().loc[spectra.star.values]), (
+        "without a network, too"
+    )
     assert set(left_out(spectra).reason) == {"not on the server (404)"}
 
 
@@ -521,11 +541,13 @@ def test_the_replica_over_http(shared_data, tmp_path):
 @pytest.fixture
 def simulated(mirror, tmp_path, monkeypatch):
     """The simulated survey, with the small archive in the place of the one that takes long to write."""
-    simulate = pytest.importorskip("labtools.simulation.archive")
+    simulate = pytest.importorskip("mock_survey.archive")
     folder = shutil.copytree(mirror, tmp_path / "simulated" / "v0")
     write_apstar(folder / "mystery.fits", "mystery")
     pixels = np.r_[322:3242, 3648:6048, 6412:8306]
-    np.savez(folder / "continuum_pixels.npz", trusted=pixels % 10 == 0, wavelengths=WAVELENGTH[pixels])
+    np.savez(
+        folder / "continuum_pixels.npz", trusted=pixels % 10 == 0, wavelengths=WAVELENGTH[pixels]
+    )
     monkeypatch.setattr(simulate, "write_survey", lambda folders: folders[0] / "v0")
     return open_survey("simulated", tmp_path)
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from astropy.io import fits
-from tiny_archive import PIXELS, write_apstar
 
-from labtools.apstar import read_apstar
-from labtools.errors import BadFile
-from labtools.sdss.files import (
+from apogee_archive.apstar import read_apstar
+from apogee_archive.errors import CorruptFileError
+from apogee_archive.files import (
     OWN,
     check_star,
     expected_bytes,
@@ -22,6 +21,7 @@ from labtools.sdss.files import (
     sums_in,
 )
 from labtools.spectra import WAVELENGTH
+from tiny_archive import PIXELS, write_apstar
 
 STAR = "2M00000001+0000001"
 
@@ -40,12 +40,30 @@ def test_places_are_those_of_the_archive():
     assert place_of(row()) == f"{stars}/apo25m/060+00/apStar-dr17-{STAR}.fits"
     south = row("lco25m", "293-37-C", "asStar-dr17-2M03174068-7748459.fits")
     assert place_of(south) == f"{stars}/lco25m/293-37-C/asStar-dr17-2M03174068-7748459.fits"
-    assert place_of(row("apo1m", "hip", "apStar-dr17-VESTA.fits")) == f"{stars}/apo1m/hip/apStar-dr17-VESTA.fits"
+    assert (
+        place_of(row("apo1m", "hip", "apStar-dr17-VESTA.fits"))
+        == f"{stars}/apo1m/hip/apStar-dr17-VESTA.fits"
+    )
 
 
 @pytest.mark.parametrize(
     "evil",
-    ["../../etc", "..", "/etc/passwd", "a/b", "a\\b", "M15\x00", "M15\n", "", ".", "Ｍ15", "x" * 99, np.nan, None, 12]
+    [
+        "../../etc",
+        "..",
+        "/etc/passwd",
+        "a/b",
+        "a\\b",
+        "M15\x00",
+        "M15\n",
+        "",
+        ".",
+        "Ｍ15",
+        "x" * 99,
+        np.nan,
+        None,
+        12,
+    ]
     + ["CON", "nul", "Aux.1", "com1", "LPT9.x", "M15."],
 )
 def test_names_are_never_paths(evil):
@@ -65,25 +83,25 @@ def test_real_files_pass(shared_data):
 @pytest.mark.parametrize("kept", [0, 1, 79, 2880, 5000, 8640, 100_000, -2880, -1])
 def test_a_truncated_file_does_not(path, kept):
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(BadFile):
+    with pytest.raises(CorruptFileError):
         read_star(path, STAR)
 
 
 def test_a_file_with_more_behind_it_does_not(path):
     path.write_bytes(path.read_bytes() + b"\0" * 2880)
-    with pytest.raises(BadFile):
+    with pytest.raises(CorruptFileError):
         read_star(path, STAR)
 
 
 def test_the_file_of_another_star_does_not(path):
-    with pytest.raises(BadFile, match=r"another star, .* not of 2M99999999"):
+    with pytest.raises(CorruptFileError, match=r"another star, .* not of 2M99999999"):
         read_star(path, "2M99999999+9999999")
 
 
 def test_a_spectrum_on_another_grid_is_refused(path):
     with fits.open(path, mode="update") as hdus:
         hdus[0].header["CDELT1"] = 6.1e-6
-    with pytest.raises(BadFile, match="not the 8575"):
+    with pytest.raises(CorruptFileError, match="not the 8575"):
         read_star(path, STAR)
 
 
@@ -95,12 +113,13 @@ def test_the_compact_form_loses_nothing(path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[:-500], lambda b: b[:99], lambda b: b"", lambda b: b.replace(b"flux", b"flax")]
+    "damage",
+    [lambda b: b[:-500], lambda b: b[:99], lambda b: b"", lambda b: b.replace(b"flux", b"flax")],
 )
 def test_a_damaged_compact_file_is_refused(path, tmp_path, damage):
     packed = pack(path.read_bytes(), tmp_path / "star.npz")
     packed.write_bytes(damage(packed.read_bytes()))
-    with pytest.raises(BadFile, match="packed"):
+    with pytest.raises(CorruptFileError, match="packed"):
         read_star(packed, STAR)
 
 
@@ -109,8 +128,10 @@ def test_pickles_are_never_opened(tmp_path):
         def __reduce__(self):
             return open, (str(tmp_path / "sprung"), "w")
 
-    np.savez(tmp_path / "trap.npz", star=np.array([Trap()], object), trusted=np.array([Trap()], object))
-    with pytest.raises(BadFile):
+    np.savez(
+        tmp_path / "trap.npz", star=np.array([Trap()], object), trusted=np.array([Trap()], object)
+    )
+    with pytest.raises(CorruptFileError):
         read_star(tmp_path / "trap.npz", STAR)
     with pytest.raises(ValueError, match="not a readable"):
         read_continuum_pixels(tmp_path / "trap.npz")
@@ -125,7 +146,7 @@ def test_names_that_begin_like_reserved_ones_are_free():
 def test_a_file_under_another_checksum_is_refused(path):
     right = hashlib.sha1(path.read_bytes()).hexdigest()
     assert read_star(path, STAR, right).sizes["star"] == 1
-    with pytest.raises(BadFile, match="its sha1 is not that"):
+    with pytest.raises(CorruptFileError, match="its sha1 is not that"):
         read_star(path, STAR, "0" * 40)
 
 
@@ -156,7 +177,9 @@ def test_continuum_maps_of_every_key(tmp_path, key, grid):
     found = read_continuum_pixels(tmp_path / "map.npz")
     assert found.dims == ("wavelength",)
     np.testing.assert_array_equal(found, pixels)
-    np.testing.assert_array_equal(found.wavelength, GRID, "exactly wavelengths of the survey's grid")
+    np.testing.assert_array_equal(
+        found.wavelength, GRID, "exactly wavelengths of the survey's grid"
+    )
 
 
 BAD_MAPS = {

@@ -16,16 +16,25 @@ from astropy.io import fits
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tiny_archive import write_apstar, write_archive
 
-from labtools.apstar import read_apstar
+from apogee_archive import catalog
+from apogee_archive.apstar import read_apstar
+from apogee_archive.catalog import (
+    COLUMNS,
+    catalog_bytes,
+    catalog_of,
+    parse_answer,
+    read_allstar,
+    read_tables,
+    tidy,
+)
+from apogee_archive.columns import ERRORS, PARAMETERS
+from apogee_archive.errors import CorruptFileError
+from apogee_archive.files import pack, place_of, read_continuum_pixels, read_star
 from labtools.continuum import normalize
-from labtools.errors import BadFile
 from labtools.isochrones import read_mist
-from labtools.sdss import catalog
-from labtools.sdss.catalog import COLUMNS, catalog_bytes, catalog_of, parse_answer, read_allstar, read_tables, tidy
-from labtools.sdss.files import pack, place_of, read_continuum_pixels, read_star
 from labtools.spectra import WAVELENGTH
+from tiny_archive import write_apstar, write_archive
 
 STAR = "2M00000001+0000001"
 NUMBER = int(os.environ.get("LAB_FUZZ", 200))
@@ -56,14 +65,23 @@ def mutations(body, reach=None, seed=0):
         changed = bytearray(body)
         for _ in range(rng.choice([1, 1, 1, 2, 4])):
             at = rng.randrange(min(len(changed), reach or len(changed)) or 1)
-            new = rng.choice([bytes(rng.randrange(256) for _ in range(rng.randrange(1, 20))), b"9" * 12, b"-", b" "])
+            new = rng.choice(
+                [
+                    bytes(rng.randrange(256) for _ in range(rng.randrange(1, 20))),
+                    b"9" * 12,
+                    b"-",
+                    b" ",
+                ]
+            )
             kind = rng.choice(["flip", "flip", "set", "cut", "add", "end"])
             if kind == "flip" and changed:
                 changed[at] ^= 1 << rng.randrange(8)
             elif kind == "end":
                 del changed[at:]
             else:
-                changed[at : at + (0 if kind == "add" else len(new))] = b"" if kind == "cut" else new
+                changed[at : at + (0 if kind == "add" else len(new))] = (
+                    b"" if kind == "cut" else new
+                )
         if changed != body:
             yield bytes(changed)
 
@@ -78,7 +96,7 @@ def survivors(path, body, read, check, reach=None):
         try:
             check(read(path))
             taken += 1
-        except BadFile as fault:
+        except CorruptFileError as fault:
             message = str(fault)
         assert path.name in message
     return taken
@@ -94,7 +112,9 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("reach", [None, 8640], ids=["anywhere", "in the headers"])
 def test_damaged_apstar_files(whole, tmp_path, reach):
-    assert survivors(tmp_path / "apStar.fits", whole.read_bytes(), read_apstar, assert_trustworthy, reach)
+    assert survivors(
+        tmp_path / "apStar.fits", whole.read_bytes(), read_apstar, assert_trustworthy, reach
+    )
 
 
 def test_damaged_files_under_a_checksum_never_survive(whole, tmp_path):
@@ -113,18 +133,23 @@ HEADER_VALUES = st.one_of(st.integers(-(2**40), 2**40), FINITE, st.booleans(), P
 
 
 @example(key="CDELT1", value=2e-261)
-@given(key=st.sampled_from(["CRVAL1", "CDELT1", "NWAVE", "OBJID", "NVISITS", "SNR"]), value=HEADER_VALUES)
+@given(
+    key=st.sampled_from(["CRVAL1", "CDELT1", "NWAVE", "OBJID", "NVISITS", "SNR"]),
+    value=HEADER_VALUES,
+)
 @fuzz
 def test_headers_that_say_something_else(whole, tmp_path, key, value):
     path = tmp_path / "apStar.fits"
     with fits.open(whole) as hdus:
         hdus[0].header[key] = value
         hdus.writeto(path, overwrite=True)
-    with suppress(BadFile):
+    with suppress(CorruptFileError):
         assert_trustworthy(read_apstar(path))
 
 
-NUMBERS = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, 1e38, 1e300, np.nan, np.inf, -np.inf, -9999.0, 1e10])
+NUMBERS = st.sampled_from(
+    [0.0, -0.0, 1.0, -1.0, 1e-45, 1e38, 1e300, np.nan, np.inf, -np.inf, -9999.0, 1e10]
+)
 
 
 @given(
@@ -132,7 +157,9 @@ NUMBERS = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, 1e38, 1e300, np.nan, np.
     error=NUMBERS,
     mask=st.integers(-(2**31), 2**31 - 1),
     kind=st.sampled_from([">f4", "<f4", ">f8"]),
-    shape=st.sampled_from([(8575,), (2, 8575), (4, 8575), (1, 8575), (0, 8575), (8574,), (2, 2, 8575)]),
+    shape=st.sampled_from(
+        [(8575,), (2, 8575), (4, 8575), (1, 8575), (0, 8575), (8574,), (2, 2, 8575)]
+    ),
 )
 @fuzz
 def test_images_of_every_kind(tmp_path, flux, error, mask, kind, shape):
@@ -144,7 +171,7 @@ def test_images_of_every_kind(tmp_path, flux, error, mask, kind, shape):
         image[..., 5:9] = value
     with np.errstate(over="ignore"):
         fits.HDUList([primary, *map(fits.ImageHDU, images)]).writeto(path, overwrite=True)
-    with suppress(BadFile):
+    with suppress(CorruptFileError):
         assert_trustworthy(read_apstar(path))
 
 
@@ -153,7 +180,10 @@ def test_damaged_compact_files(whole, tmp_path):
     body = pack(whole.read_bytes(), tmp_path / "whole.npz").read_bytes()
     truth = read_star(tmp_path / "whole.npz", STAR)
     read = partial(read_star, star=STAR)
-    assert survivors(tmp_path / "apStar.npz", body, read, partial(xr.testing.assert_equal, truth)) < NUMBER / 10
+    assert (
+        survivors(tmp_path / "apStar.npz", body, read, partial(xr.testing.assert_equal, truth))
+        < NUMBER / 10
+    )
     xr.testing.assert_equal(truth, read_apstar(whole))
 
 
@@ -183,7 +213,9 @@ def test_no_name_leads_out_of_the_cache(telescope, field, file):
 GRID = WAVELENGTH[np.r_[322:3242, 3648:6048, 6412:8306]]
 CONTINUUM = xr.DataArray(np.arange(GRID.size) % 13 == 0, coords={"wavelength": GRID})
 EDITS = st.lists(
-    st.tuples(st.sampled_from(["flux", "error"]), st.integers(0, 8574), st.integers(1, 4000), NUMBERS),
+    st.tuples(
+        st.sampled_from(["flux", "error"]), st.integers(0, 8574), st.integers(1, 4000), NUMBERS
+    ),
     max_size=5,
 )
 
@@ -196,7 +228,10 @@ def test_normalize_of_strange_spectra(edits):
     for name, at, length, value in edits:
         arrays[name][0, at : at + length] = value
     bad = ~np.isfinite(arrays["flux"]) | ~(arrays["error"] > 0)
-    arrays = {"flux": np.where(bad, 0, arrays["flux"]), "error": np.where(bad, np.inf, arrays["error"])}
+    arrays = {
+        "flux": np.where(bad, 0, arrays["flux"]),
+        "error": np.where(bad, np.inf, arrays["error"]),
+    }
     spectra = xr.Dataset(
         {name: (("star", "wavelength"), array) for name, array in arrays.items()},
         coords={"star": ["strange", "plain"], "wavelength": WAVELENGTH},
@@ -227,10 +262,18 @@ def test_damaged_continuum_maps(tmp_path):
     np.savez(tmp_path / "whole.npz", trusted=CONTINUUM.values[:200], wavelengths=GRID[:200])
     truth = read_continuum_pixels(tmp_path / "whole.npz")
     body = (tmp_path / "whole.npz").read_bytes()
-    assert survivors(tmp_path / "map.npz", body, read_continuum_pixels, partial(xr.testing.assert_equal, truth)) > 0
+    assert (
+        survivors(
+            tmp_path / "map.npz",
+            body,
+            read_continuum_pixels,
+            partial(xr.testing.assert_equal, truth),
+        )
+        > 0
+    )
 
 
-# ---------------------------------------------------------------- the catalogue
+# ---------------------------------------------------------------- the catalog
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +282,7 @@ def table(tmp_path_factory):
 
 
 def assert_catalog(found):
-    numbers = found[[*catalog.LABELS, *catalog.ERRORS]].to_numpy()
+    numbers = found[[*PARAMETERS, *ERRORS]].to_numpy()
     assert not np.isinf(numbers).any()
     assert not (numbers < -9000).any()
     assert all(found[name].dtype == np.int64 for name in catalog.FLAGS)
@@ -249,13 +292,15 @@ PIECES = st.sampled_from(["null", "", "-9999", "1e400", b"", b"\x80", True, 2**7
 CELLS = st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=8), PIECES)
 
 
-@given(st.lists(st.tuples(st.sampled_from(COLUMNS), st.integers(0, 5), CELLS), min_size=1, max_size=4))
+@given(
+    st.lists(st.tuples(st.sampled_from(COLUMNS), st.integers(0, 5), CELLS), min_size=1, max_size=4)
+)
 @fuzz
 def test_tables_with_strange_cells(table, cells):
     table = table.astype(object)
     for name, row, value in cells:
         table.loc[row, name] = value
-    with suppress(BadFile):
+    with suppress(CorruptFileError):
         assert_catalog(tidy(table, "test"))
 
 
@@ -265,7 +310,7 @@ def test_tables_with_strange_cells(table, cells):
 @given(st.text(max_size=300))
 @fuzz
 def test_answers_of_skyserver(body):
-    with pytest.raises(BadFile):
+    with pytest.raises(CorruptFileError):
         parse_answer(COLUMNS, body.encode(errors="replace"))
 
 
@@ -273,13 +318,13 @@ def test_damaged_answers_of_skyserver(table):
     body = ("#Table1\n" + table[list(COLUMNS)].to_csv(index=False)).encode()
     taken = 0
     for changed in mutations(body):
-        with suppress(BadFile):
+        with suppress(CorruptFileError):
             assert_catalog(tidy(parse_answer(COLUMNS, changed), "test"))
             taken += 1
     assert taken > 0
 
 
-def test_a_kept_catalogue_comes_back(table):
+def test_a_kept_catalog_comes_back(table):
     good = table.set_index("apogee_id")
     good.attrs["source"] = "test"
     pd.testing.assert_frame_equal(catalog_of(catalog_bytes(good)), good)
@@ -300,7 +345,7 @@ def test_damaged_tables(tmp_path, name):
     taken = 0
     for changed in mutations(path.read_bytes()):
         path.write_bytes(changed)
-        with suppress(BadFile):
+        with suppress(CorruptFileError):
             assert_catalog(read_tables(folder))
             taken += 1
     assert taken > 0
@@ -313,6 +358,10 @@ def test_damaged_mist_files(tmp_path):
     from test_isochrones import mist_text
 
     def check(table):
-        assert np.isfinite(table[["eep", "age", "feh_init", "teff", "log_g", "phase"]].to_numpy()).all()
+        assert np.isfinite(
+            table[["eep", "age", "feh_init", "teff", "log_g", "phase"]].to_numpy()
+        ).all()
 
-    assert survivors(tmp_path / "grid.iso.cmd", mist_text([9.8], -1.0).encode(), read_mist, check) > 0
+    assert (
+        survivors(tmp_path / "grid.iso.cmd", mist_text([9.8], -1.0).encode(), read_mist, check) > 0
+    )

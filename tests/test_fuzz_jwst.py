@@ -1,4 +1,4 @@
-"""Damaged files of the JWST pair and of NIRSpec: BadFile or a table that can be used, and some of each.
+"""Damaged files of the JWST pair and of NIRSpec: CorruptFileError or a table that can be used, and some of each.
 
 LAB_FUZZ is the number of damaged files for each reader (300 if it is not set). They are read in a process of its own
 with little memory: a reader that hangs, takes memory without limit or brings the process down fails too.
@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from astropy.io import fits
-from limited import run_limited
 
-from labtools.settings import setting
+from apogee_archive.settings import setting
+from subprocess_limits import run_limited
 
 MUTATIONS = int(setting("FUZZ", "300"))
 IMPORTS = """
@@ -19,9 +19,9 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 from pathlib import Path
-from labtools.errors import BadFile
-from labtools.jwst.frames import read_frame
-from labtools.jwst.nirspec import read_spec1d
+from apogee_archive.errors import CorruptFileError
+from apogee_archive.hdf5_frames import read_frame
+from apogee_archive.nirspec import read_spec1d
 from test_fuzz_jwst import mutated, trusted_frame, trusted_spectrum
 """
 LOOP = """
@@ -32,7 +32,7 @@ for seed in range(number):
     path.write_bytes(mutated(content, np.random.default_rng(seed)))
     try:
         result = read(path, "allstar") if whole.suffix == ".h5" else read(path)
-    except BadFile as fault:
+    except CorruptFileError as fault:
         assert path.name in str(fault), fault
         counts["refused"] += 1
     except BaseException as fault:
@@ -51,7 +51,9 @@ def mutated(content, rng):
     for _ in range(rng.integers(1, 4)):
         at = int(rng.choice(used) if rng.random() < 0.9 else rng.integers(len(content)))
         new = rng.bytes(rng.integers(1, 9))
-        kind = rng.choice(["set", "flip", "digits", "cut", "add", "end"], p=[0.3, 0.3, 0.3, 0.04, 0.03, 0.03])
+        kind = rng.choice(
+            ["set", "flip", "digits", "cut", "add", "end"], p=[0.3, 0.3, 0.3, 0.04, 0.03, 0.03]
+        )
         if kind == "flip" and at < len(content):
             content[at] ^= 1 << rng.integers(8)
         elif kind == "end":
@@ -79,7 +81,9 @@ def trusted_spectrum(spectrum):
 @pytest.fixture
 def table_file(tmp_path):
     """A table of numbers and text as pandas writes it."""
-    table = pd.DataFrame({"teff": np.arange(20.0), "name": [f"star{i}".encode() for i in range(20)]})
+    table = pd.DataFrame(
+        {"teff": np.arange(20.0), "name": [f"star{i}".encode() for i in range(20)]}
+    )
     table.to_hdf(tmp_path / "table.h5", key="allstar", format="fixed")
     return tmp_path / "table.h5"
 
@@ -129,6 +133,8 @@ def test_headers_of_spectra_are_not_believed(spectrum_file, tmp_path, card, valu
     new = f"{card:8s}= {value!r:>20s}".encode()
     path = tmp_path / "forged.fits"
     path.write_bytes(content[:at] + new + content[at + len(new) :])
-    code = "\ntry:\n    read_spec1d(sys.argv[1])\nexcept BadFile as fault:\n    print(fault)"
+    code = (
+        "\ntry:\n    read_spec1d(sys.argv[1])\nexcept CorruptFileError as fault:\n    print(fault)"
+    )
     (line,) = run_limited(IMPORTS, code, path, seconds=60)
     assert line.startswith("forged.fits")

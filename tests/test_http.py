@@ -7,14 +7,14 @@ from email.utils import formatdate
 
 import httpx
 import pytest
+
+from apogee_archive import http
+from apogee_archive.cache import atomic_write
+from apogee_archive.errors import ArchiveError, CacheError, TransferError
+from apogee_archive.files import check_star
+from apogee_archive.http import Request, fetch, gather
 from sdss_server import HTML, SdssServer
 from tiny_archive import write_apstar
-
-from labtools.cache import writing
-from labtools.errors import ArchiveError, CacheError, TransferError
-from labtools.sdss import http
-from labtools.sdss.files import check_star
-from labtools.sdss.http import Job, fetch, gather
 
 STAR = "2M00000001+0000001"
 FILE = "sas/apStar-dr17-2M00000001+0000001.fits"
@@ -81,7 +81,7 @@ def test_a_fault_that_passes_is_survived(server, body, fault):
 
 
 @pytest.mark.parametrize(
-    ("fault", "passing", "says"),
+    ("fault", "retryable", "says"),
     [
         ("503", True, "503"),
         ("stall", True, "timed out"),
@@ -92,12 +92,12 @@ def test_a_fault_that_passes_is_survived(server, body, fault):
         ("other", False, "another star"),
     ],
 )
-def test_a_fault_that_stays_is_named(server, fault, passing, says):
+def test_a_fault_that_stays_is_named(server, fault, retryable, says):
     server.fault = lambda path, number: fault
     with pytest.raises(TransferError, match=says) as caught:
         get(server, attempts=3)
     assert FILE in str(caught.value), "the message gives the address"
-    assert caught.value.passing is passing
+    assert caught.value.retryable is retryable
 
 
 def test_the_same_wrong_answer_is_believed_when_it_comes_again_and_again(server):
@@ -107,7 +107,9 @@ def test_the_same_wrong_answer_is_believed_when_it_comes_again_and_again(server)
     assert len(server.requests) == http.SAME < http.ATTEMPTS
 
 
-@pytest.mark.parametrize(("fault", "says"), [("404", r"not on the server \(404\)"), ("403", "answers 403")])
+@pytest.mark.parametrize(
+    ("fault", "says"), [("404", r"not on the server \(404\)"), ("403", "answers 403")]
+)
 def test_a_refusal_is_taken_at_once(server, fault, says):
     server.fault = first(fault)
     with pytest.raises(TransferError, match=says):
@@ -136,7 +138,7 @@ def test_a_pause_grows(server, body, monkeypatch):
 def test_what_one_connection_is_told_all_do(server):
     """While a server wants a pause, no request comes; those under way when it said so may end."""
     server.fault, server.retry_after = first("429"), "1"
-    jobs = {number: Job(f"{server.url}/{FILE}", right) for number in range(24)}
+    jobs = {number: Request(f"{server.url}/{FILE}", right) for number in range(24)}
     assert {type(result) for _, result in gather(jobs)} == {bytes}
     asked = min(when for when, status in server.answered if status == 429)
     early = [when for when in server.arrived if asked + 0.1 < when < asked + 0.9]
@@ -146,9 +148,14 @@ def test_what_one_connection_is_told_all_do(server):
 
 def test_the_date_of_a_pause_is_read_against_the_clock_of_the_server():
     then = 1_000_000_000
-    headers = {"Retry-After": formatdate(then + 50, usegmt=True), "Date": formatdate(then, usegmt=True)}
+    headers = {
+        "Retry-After": formatdate(then + 50, usegmt=True),
+        "Date": formatdate(then, usegmt=True),
+    }
     assert http._retry_after(headers) == 50
-    assert http._retry_after({"Retry-After": formatdate(time.time() + 50, usegmt=True)}) == pytest.approx(50, abs=5)
+    assert http._retry_after(
+        {"Retry-After": formatdate(time.time() + 50, usegmt=True)}
+    ) == pytest.approx(50, abs=5)
     for nonsense in ("soon", "", "nan", "-5", "1e999"):
         assert http._retry_after({"Retry-After": nonsense}) == 0
 
@@ -156,7 +163,7 @@ def test_the_date_of_a_pause_is_read_against_the_clock_of_the_server():
 def test_a_server_that_wants_an_hour_gets_it(server):
     server.fault, server.retry_after = first("503"), "3600"
     with pytest.raises(ArchiveError, match="come back in 60 minutes"):
-        list(gather({number: Job(f"{server.url}/{FILE}", right) for number in range(50)}))
+        list(gather({number: Request(f"{server.url}/{FILE}", right) for number in range(50)}))
     assert len(server.requests) <= http.CONNECTIONS + 1
 
 
@@ -165,7 +172,13 @@ def test_a_redirect_within_a_host_is_followed(server, body):
     assert get(server) == body
 
 
-REFUSED = ["file:///etc/hostname", "ftp://127.0.0.1/file.fits", "gopher:x", "http://localhost/x", "http://["]
+REFUSED = [
+    "file:///etc/hostname",
+    "ftp://127.0.0.1/file.fits",
+    "gopher:x",
+    "http://localhost/x",
+    "http://[",
+]
 
 
 @pytest.mark.parametrize("target", REFUSED)
@@ -179,16 +192,21 @@ def test_a_redirect_elsewhere_is_refused(server, target):
 def test_a_host_that_is_named_may_be_led_to(server, body, monkeypatch):
     port = server.server_address[1]
     server.fault, server.redirect = first("redirect"), f"http://localhost:{port}/{FILE}"
-    monkeypatch.setenv("LAB_HOSTS", "mirror.example.org, localhost")
+    monkeypatch.setenv("LAB_ALLOWED_HOSTS", "mirror.example.org, localhost")
     assert get(server) == body
 
 
 @pytest.mark.parametrize(
     ("before", "after", "follows"),
-    [("https", "https", True), ("https", "http", False), ("http", "https", True), ("http", "http", True)],
+    [
+        ("https", "https", True),
+        ("https", "http", False),
+        ("http", "https", True),
+        ("http", "http", True),
+    ],
 )
 def test_a_redirect_may_not_give_up_encryption(before, after, follows):
-    job, location = Job(f"{before}://a.org/x"), f"{after}://a.org/y"
+    job, location = Request(f"{before}://a.org/x"), f"{after}://a.org/y"
     if follows:
         assert http._followed(job, httpx.URL(job.url), location) == location
     else:
@@ -210,11 +228,15 @@ def test_an_answer_that_is_too_large_is_refused(server):
 
 @pytest.mark.parametrize(
     ("number", "says"),
-    [(errno.ENOSPC, "disk is full|is full"), (errno.EROFS, "cannot be written"), (errno.EACCES, "LAB_DATA")],
+    [
+        (errno.ENOSPC, "disk is full|is full"),
+        (errno.EROFS, "cannot be written"),
+        (errno.EACCES, "LAB_DATA"),
+    ],
 )
 def test_a_cache_that_takes_nothing_is_a_clear_error(server, tmp_path, number, says):
     def keep(content):
-        with writing(tmp_path / "cache" / "file") as part:
+        with atomic_write(tmp_path / "cache" / "file") as part:
             part.write_bytes(content)
             raise OSError(number, "no")
 
@@ -226,14 +248,14 @@ def test_a_cache_that_takes_nothing_is_a_clear_error(server, tmp_path, number, s
 
 def test_few_connections_are_open_and_all_is_done(server, body):
     server.fault = lambda path, number: ("cut", None, "503", None)[number % 4]
-    results = dict(gather({number: Job(f"{server.url}/{FILE}", right) for number in range(12)}))
+    results = dict(gather({number: Request(f"{server.url}/{FILE}", right) for number in range(12)}))
     assert results == dict.fromkeys(range(12), body)
     assert server.busiest <= http.CONNECTIONS
 
 
 def test_it_stops_trying_when_the_network_is_gone(monkeypatch):
     monkeypatch.setattr(http, "BACKOFF", 0.001)
-    jobs = {number: Job(f"http://127.0.0.1:9/{number}") for number in range(200)}
+    jobs = {number: Request(f"http://127.0.0.1:9/{number}") for number in range(200)}
     results = []
     with pytest.raises(ArchiveError, match="see to the network"):
         results.extend(gather(jobs))
@@ -246,16 +268,21 @@ def test_what_concerns_all_ends_all(server):
 
     before = threading.active_count()
     with pytest.raises(CacheError):
-        list(gather({number: Job(f"{server.url}/{FILE}", keep) for number in range(9)}))
+        list(gather({number: Request(f"{server.url}/{FILE}", keep) for number in range(9)}))
     assert len([one for one in threading.enumerate() if "lambda" in one.name]) == 0
-    assert threading.active_count() <= before + http.CONNECTIONS, "nothing but the server's own threads is left"
+    assert threading.active_count() <= before + http.CONNECTIONS, (
+        "nothing but the server's own threads is left"
+    )
 
 
 @pytest.mark.parametrize("fault", ["html", "403", "away"])
 def test_a_portal_is_recognised(server, fault):
     """Eighty stars on a network that wants a login: the truth after a few requests."""
-    server.fault, server.redirect = (lambda path, number: "redirect" if fault == "away" else fault), "http://login.lan/"
-    jobs = {number: Job(f"{server.url}/{FILE}?{number}", right) for number in range(80)}
+    server.fault, server.redirect = (
+        (lambda path, number: "redirect" if fault == "away" else fault),
+        "http://login.lan/",
+    )
+    jobs = {number: Request(f"{server.url}/{FILE}?{number}", right) for number in range(80)}
     with pytest.raises(ArchiveError, match="log in"):
         list(gather(jobs))
     assert len(server.requests) <= http.ALIKE + http.CONNECTIONS
@@ -263,7 +290,9 @@ def test_a_portal_is_recognised(server, fault):
 
 def test_stars_that_are_absent_make_no_portal(server):
     server.fault = lambda path, number: "404"
-    results = dict(gather({number: Job(f"{server.url}/{FILE}?{number}", right) for number in range(30)}))
+    results = dict(
+        gather({number: Request(f"{server.url}/{FILE}?{number}", right) for number in range(30)})
+    )
     assert len(results) == 30
     assert all("404" in str(fault) for fault in results.values())
 

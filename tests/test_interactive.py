@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from made_up import made_up_cannon, made_up_stars
 from matplotlib.backend_bases import MouseEvent
 
+from lab_course.interactive import explore_mask, explore_scatter, explore_spectrum
 from labtools.cannon import design
-from labtools.explorer import explore_mask, explore_scatter, explore_spectrum
+from synthetic import made_up_cannon, made_up_stars
 
 SURVEY = SimpleNamespace(title="simulated survey")
-LINES = pd.DataFrame({"species": ["Mg I", "Fe I"], "wavelength": [15753.2, 16045.0], "ep": [5.9, 5.9]})
+LINES = pd.DataFrame(
+    {"species": ["Mg I", "Fe I"], "wavelength": [15753.2, 16045.0], "ep": [5.9, 5.9]}
+)
 
 
 @pytest.fixture
@@ -37,9 +39,13 @@ def test_a_slider_moves_the_prediction(spectrum):
     inside = slice(*np.searchsorted(cannon.wavelength, [16000, 16080]))
     point = pd.DataFrame([values])
     np.testing.assert_allclose(curves(explorer)[1], cannon.predict(point).values[0, inside])
-    np.testing.assert_allclose(curves(explorer)[2], cannon.gradient(point).sel(label="teff").values[0, inside])
+    np.testing.assert_allclose(
+        curves(explorer)[2], cannon.gradient(point).sel(label="teff").values[0, inside]
+    )
     explorer.controls["of"].value = "fe_h"
-    np.testing.assert_allclose(curves(explorer)[2], cannon.gradient(point).sel(label="fe_h").values[0, inside])
+    np.testing.assert_allclose(
+        curves(explorer)[2], cannon.gradient(point).sel(label="fe_h").values[0, inside]
+    )
 
 
 def test_the_star_beneath_is_the_most_similar_one(spectrum):
@@ -50,7 +56,9 @@ def test_the_star_beneath_is_the_most_similar_one(spectrum):
     explorer.controls["window"].value = 15700.0
     star = explorer.moving[0]
     one = spectra.isel(star=7).sel(wavelength=star.get_xdata())
-    np.testing.assert_allclose(star.get_ydata(), np.where(np.isfinite(one.error), one.flux, np.nan), rtol=1e-6)
+    np.testing.assert_allclose(
+        star.get_ydata(), np.where(np.isfinite(one.error), one.flux, np.nan), rtol=1e-6
+    )
 
 
 def test_extrapolation_is_grey_and_said(spectrum):
@@ -60,7 +68,8 @@ def test_extrapolation_is_grey_and_said(spectrum):
         control = explorer.controls[name]
         control.min, control.max = -1e5, 1e5
         control.value = (
-            cannon.offset[list(cannon.labels).index(name)] + 9 * sign * cannon.scale[list(cannon.labels).index(name)]
+            cannon.offset[list(cannon.labels).index(name)]
+            + 9 * sign * cannon.scale[list(cannon.labels).index(name)]
         )
     assert "extrapolates" in explorer.text.value
     assert explorer.moving[1].get_color() != "C1"
@@ -70,7 +79,11 @@ def test_the_line_under_the_cursor_is_named(spectrum):
     *_, explorer = spectrum
     ax, note = explorer.figure.axes[0], explorer.moving[-1]
     for wavelength, text in ((16045.3, "Fe I 16045.0"), (16060.0, "")):
-        MouseEvent("motion_notify_event", explorer.figure.canvas, *ax.transData.transform((wavelength, 0.8)))._process()
+        MouseEvent(
+            "motion_notify_event",
+            explorer.figure.canvas,
+            *ax.transData.transform((wavelength, 0.8)),
+        )._process()
         assert note.get_text() == text
 
 
@@ -95,8 +108,13 @@ def test_a_still_figure_stands_where_no_widget_can(spectrum):
 
 
 def test_figures_of_pyplot_stay_what_they_are():
-    code = "import matplotlib as mpl; mpl.use('svg'); import labtools.explorer; print(mpl.get_backend())"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "svg\n"
+    code = "import matplotlib as mpl; mpl.use('svg'); import lab_course.interactive; print(mpl.get_backend())"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "svg\n"
+    )
 
 
 def test_bits_and_degree_change_what_is_masked():

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from labtools.errors import BadFile
-from labtools.isochrones import best_isochrone, giant_branch, isochrone, read_mist, shipped_isochrones
+from apogee_archive.errors import CorruptFileError
+from labtools.isochrones import (
+    best_isochrone,
+    giant_branch,
+    isochrone,
+    read_mist,
+    shipped_isochrones,
+)
 
 EEPS = np.arange(400, 640)
 RULE = "# " + "-" * 86
@@ -25,14 +31,25 @@ def mist_text(log_ages, feh, linear=False, cmd=True, phases=True):
     lines += [f"# 0.2500  6.64289E-04    {feh:5.2f}     0.00     0.40", RULE]
     lines += [f"# number of isochrones =  {len(log_ages):4d}", RULE]
     for log_age in log_ages:
-        columns = ["EEP", name, "initial_mass", "log_Teff", "log_g"] + ["[Fe/H]_init", "[Fe/H]"] * cmd
+        columns = ["EEP", name, "initial_mass", "log_Teff", "log_g"] + [
+            "[Fe/H]_init",
+            "[Fe/H]",
+        ] * cmd
         lines += [f"# number of EEPs, cols =  {len(EEPS)}  {len(columns) + 1}", "#  1   2   3", ""]
         lines[-1] = "# " + "  ".join(columns + ["phase"] * phases)
         for eep in EEPS:
             log_teff, logg = made_up(eep, log_age, feh)
-            numbers = [10**log_age if linear else log_age, 1.1, log_teff, logg, *([feh, feh] if cmd else [])]
+            numbers = [
+                10**log_age if linear else log_age,
+                1.1,
+                log_teff,
+                logg,
+                *([feh, feh] if cmd else []),
+            ]
             phase = 0 if eep < 454 else 2 if eep < 605 else 3
-            lines.append(f"{eep:5d} " + " ".join(f"{number:.16E}" for number in numbers + [phase] * phases))
+            lines.append(
+                f"{eep:5d} " + " ".join(f"{number:.16E}" for number in numbers + [phase] * phases)
+            )
         lines += ["", ""]
     return "\n".join(lines)
 
@@ -48,7 +65,9 @@ def grid(tmp_path):
 def test_the_real_file(shared_data):
     table = read_mist(shared_data / "mist" / "MIST_iso_12Gyr_feh-1.35.iso.cmd")
     assert len(table) == 1460
-    assert {"eep", "age", "initial_mass", "log_teff", "log_g", "log_l", "ps_g", "phase"} <= set(table.columns)
+    assert {"eep", "age", "initial_mass", "log_teff", "log_g", "log_l", "ps_g", "phase"} <= set(
+        table.columns
+    )
     np.testing.assert_allclose(table["age"], 12, rtol=1e-12)
     np.testing.assert_allclose(table["feh_init"], -1.35)
     assert table.attrs["source"] == "MIST v1.2, v/vcrit = 0.40"
@@ -68,7 +87,9 @@ def test_reading_both_formats_and_both_age_scales(cmd, linear, tmp_path):
     path.write_text(mist_text([9.0, 9.8], -0.5, linear=linear, cmd=cmd))
     table = read_mist(path)
     assert len(table) == 2 * len(EEPS)
-    np.testing.assert_allclose(np.unique(table["age"].round(9)), 10 ** np.array([0.0, 0.8]), rtol=1e-8)
+    np.testing.assert_allclose(
+        np.unique(table["age"].round(9)), 10 ** np.array([0.0, 0.8]), rtol=1e-8
+    )
     np.testing.assert_allclose(table["feh_init"], -0.5)
     np.testing.assert_allclose(table["teff"], 10 ** table["log_teff"])
     assert ("feh" in table) == cmd
@@ -88,7 +109,9 @@ def test_an_age_between_grid_points_is_interpolated_and_not_rounded(grid):
     assert isochrone(table, 6, 0).attrs["source"].startswith("MIST v1.2")
 
 
-@pytest.mark.parametrize(("age", "feh"), [(4.0, 0.0), (8.5, 0.0), (6.0, 0.1), (0.0, 0.0), (np.nan, 0.0)])
+@pytest.mark.parametrize(
+    ("age", "feh"), [(4.0, 0.0), (8.5, 0.0), (6.0, 0.1), (0.0, 0.0), (np.nan, 0.0)]
+)
 def test_beyond_the_grid_is_an_error(age, feh, grid):
     with pytest.raises(ValueError, match="no isochrone for"):
         isochrone(read_mist(grid), age, feh)
@@ -103,7 +126,9 @@ def test_giant_branch_is_monotonic_across_the_bump(grid):
     assert (np.diff(teff) > 0).all()
     ends = rgb.iloc[[-1, 0]]
     np.testing.assert_allclose(teff[[0, -1]], ends["teff"], rtol=1e-12)
-    assert np.isnan(giant_branch(one, [ends["log_g"].iloc[0] - 0.01, ends["log_g"].iloc[1] + 0.01])).all()
+    assert np.isnan(
+        giant_branch(one, [ends["log_g"].iloc[0] - 0.01, ends["log_g"].iloc[1] + 0.01])
+    ).all()
     bare = grid.parent / "bare.iso.cmd"
     bare.write_text("".join(mist_text([9.7, 9.75, 9.9], feh, phases=False) for feh in (-1.0, 0.0)))
     np.testing.assert_allclose(giant_branch(isochrone(read_mist(bare), 6.0, 0.0), logg), teff)
@@ -136,7 +161,7 @@ def test_giant_branch_wants_one_isochrone_with_giants(grid):
 def test_a_damaged_file_is_refused_with_its_name(damage, message, tmp_path):
     path = tmp_path / "bad.iso.cmd"
     path.write_text(damage(mist_text([9.7, 9.9], 0.0)))
-    with pytest.raises(BadFile, match=message) as caught:
+    with pytest.raises(CorruptFileError, match=message) as caught:
         read_mist(path)
     assert "bad.iso.cmd" in str(caught.value)
 
@@ -196,5 +221,5 @@ def test_a_mist_file_of_ones_own_is_preferred(grid):
     with pytest.raises(ValueError, match="no isochrone for"):
         best_isochrone(20, 0, grid.parent / "empty")
     (grid.parent / "zzz.iso").write_text("<html>")
-    with pytest.raises(BadFile, match=r"zzz\.iso"):
+    with pytest.raises(CorruptFileError, match=r"zzz\.iso"):
         best_isochrone(6, 0.3, grid.parent)

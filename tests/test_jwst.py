@@ -7,21 +7,20 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labtools.errors import BadFile
-from labtools.jwst import pair as files_of
-from labtools.jwst.frames import read_frame
-from labtools.jwst.nirspec import flatten, read_spec1d, velocity_of
-from labtools.jwst.pair import (
-    catalogue_in_x_h,
-    index_of,
+from apogee_archive import jwst_pair as files_of
+from apogee_archive.errors import CorruptFileError
+from apogee_archive.hdf5_frames import read_frame
+from apogee_archive.jwst_pair import index_of, name_of, read_catalog, read_jwst
+from labtools.jwst import (
+    catalog_in_x_h,
+    divide_running_percentile,
     match,
-    name_of,
-    read_catalogue,
-    read_jwst,
+    radial_velocity,
+    read_spec1d,
 )
-from labtools.simulation import pair as pairs
-from labtools.simulation.synthesis import synthesize
 from labtools.surveys import open_pair
+from mock_survey import jwst_pair as pairs
+from mock_survey.synthesis import synthesize
 
 STARS = 60
 
@@ -45,7 +44,9 @@ def files(pair, root, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("name", "row"), [("aaaaa_00", 0), ("aaieb_03", 3811), ("aajij_19", 19799), ("aaaaa_01", 990)])
+@pytest.mark.parametrize(
+    ("name", "row"), [("aaaaa_00", 0), ("aaieb_03", 3811), ("aajij_19", 19799), ("aaaaa_01", 990)]
+)
 def test_names_by_hand(name, row):
     assert index_of(name) == row
     assert name_of(row) == name
@@ -56,22 +57,24 @@ def test_names_and_rows_are_one_to_one(row):
     assert index_of(name_of(row)) == row
 
 
-@pytest.mark.parametrize("name", ["aaaaa", "aaaak_00", "aajja_00", "aaaaa_0", "AAAAA_00", "aaaaa_00 ", ""])
+@pytest.mark.parametrize(
+    "name", ["aaaaa", "aaaak_00", "aajja_00", "aaaaa_0", "AAAAA_00", "aaaaa_00 ", ""]
+)
 def test_names_of_another_form_are_refused(name):
     with pytest.raises(ValueError, match=r"is no name|is star"):
         index_of(name)
 
 
 def test_files_have_the_format_of_the_real_ones(files):
-    catalogue = pd.read_hdf(files / "apogee_dr17.h5", "allstar")
+    catalog = pd.read_hdf(files / "apogee_dr17.h5", "allstar")
     labels, spectra, wavelength = (
         pd.read_hdf(files / "JWST_APOGEE.h5", key) for key in ("labels", "spectra", "wavelength")
     )
-    assert catalogue.shape == (STARS, 55)
-    assert list(catalogue)[:5] == ["FILE", "APOGEE_ID", "TELESCOPE", "FIELD", "RA"]
-    assert {"X_FE", "FE_FE"}.isdisjoint(catalogue)
-    assert {"CE_FE", "CE_FE_ERR", "FE_H", "FE_H_ERR", "VMACRO"} <= set(catalogue)
-    assert isinstance(catalogue.APOGEE_ID[0], bytes)
+    assert catalog.shape == (STARS, 55)
+    assert list(catalog)[:5] == ["FILE", "APOGEE_ID", "TELESCOPE", "FIELD", "RA"]
+    assert {"X_FE", "FE_FE"}.isdisjoint(catalog)
+    assert {"CE_FE", "CE_FE_ERR", "FE_H", "FE_H_ERR", "VMACRO"} <= set(catalog)
+    assert isinstance(catalog.APOGEE_ID[0], bytes)
     assert list(labels) == ["Teff", "logg", *files_of.ELEMENTS]
     assert labels.index.equals(spectra.index)
     assert labels.index[0] == "aaaaa_00"
@@ -81,7 +84,8 @@ def test_files_have_the_format_of_the_real_ones(files):
 
 def test_reader_agrees_with_pandas(files, pair):
     pd.testing.assert_frame_equal(
-        read_frame(files / "apogee_dr17.h5", "allstar"), pd.read_hdf(files / "apogee_dr17.h5", "allstar")
+        read_frame(files / "apogee_dr17.h5", "allstar"),
+        pd.read_hdf(files / "apogee_dr17.h5", "allstar"),
     )
     expected = pd.read_hdf(files / "JWST_APOGEE.h5", "spectra")
     np.testing.assert_array_equal(pair.spectra.flux, expected)
@@ -91,44 +95,48 @@ def test_reader_agrees_with_pandas(files, pair):
 def test_real_files_come_first_and_both_are_needed(files):
     real = open_pair(files)
     assert "simulated" not in real.title
-    assert len(real.catalogue) == STARS
+    assert len(real.catalog) == STARS
     (files / "JWST_APOGEE.h5").unlink()
     with pytest.raises(FileNotFoundError, match=r"apogee_dr17\.h5 but not JWST_APOGEE\.h5"):
         open_pair(files)
 
 
 def test_one_star_is_missing_and_duplicates_exist(pair):
-    names, counts = match(pair.catalogue, pair.labels)
-    missing = pair.catalogue.index.difference(pair.labels.index)
+    names, counts = match(pair.catalog, pair.labels)
+    missing = pair.catalog.index.difference(pair.labels.index)
     assert list(missing) == [name_of(11215 * STARS // 19800)]
-    assert counts["only in the catalogue"] == 1
-    assert counts["further rows of a star"] == STARS - 1 - pair.catalogue.apogee_id[pair.labels.index].nunique() > 0
-    assert len(names) == counts["matched stars"] == pair.catalogue.apogee_id.loc[names].nunique()
+    assert counts["only in the catalog"] == 1
+    assert (
+        counts["further rows of a star"]
+        == STARS - 1 - pair.catalog.apogee_id[pair.labels.index].nunique()
+        > 0
+    )
+    assert len(names) == counts["matched stars"] == pair.catalog.apogee_id.loc[names].nunique()
 
 
 def test_matching_is_by_name_not_position(pair):
-    names, _ = match(pair.catalogue, pair.labels)
-    shuffled = match(pair.catalogue, pair.labels.sample(frac=1, random_state=1).drop(index=names[3]))
-    assert shuffled[1]["only in the catalogue"] == 2
+    names, _ = match(pair.catalog, pair.labels)
+    shuffled = match(pair.catalog, pair.labels.sample(frac=1, random_state=1).drop(index=names[3]))
+    assert shuffled[1]["only in the catalog"] == 2
     assert set(shuffled[0]) <= set(pair.labels.index)
-    difference = catalogue_in_x_h(pair.catalogue.loc[names]) - pair.labels.loc[names]
+    difference = catalog_in_x_h(pair.catalog.loc[names]) - pair.labels.loc[names]
     assert difference.abs().max(axis=None) < 2e-5
     late = [name for name in names if index_of(name) > 11215 * STARS // 19800]
-    by_position = pair.catalogue.loc[pair.labels.index].reset_index(drop=True)
+    by_position = pair.catalog.loc[pair.labels.index].reset_index(drop=True)
     off = by_position.loc[[index_of(name) for name in late if index_of(name) < len(by_position)]]
     assert not np.allclose(off.teff, pair.labels.loc[late[: len(off)], "teff"])
 
 
 def test_abundances_are_converted_to_x_h(pair):
-    table = catalogue_in_x_h(pair.catalogue)
-    expected = pair.catalogue.mg_fe.astype(float) + pair.catalogue.fe_h.astype(float)
+    table = catalog_in_x_h(pair.catalog)
+    expected = pair.catalog.mg_fe.astype(float) + pair.catalog.fe_h.astype(float)
     np.testing.assert_allclose(table.mg_h, expected)
-    np.testing.assert_allclose(table.fe_h, pair.catalogue.fe_h)
+    np.testing.assert_allclose(table.fe_h, pair.catalog.fe_h)
 
 
 def test_spectra_are_models_of_their_labels(pair):
     some = pair.labels.index[[2, 20]]
-    models = pairs.nirspec_spectra(pair.catalogue.loc[some])
+    models = pairs.nirspec_spectra(pair.catalog.loc[some])
     residual = pair.spectra.flux.sel(star=some).values - models.values
     gap = np.abs(pairs.WAVELENGTHS - np.mean(pairs.GAP)) <= np.ptp(pairs.GAP) / 2
     assert residual[:, ~gap].std() == pytest.approx(1 / 200, rel=0.05)
@@ -138,9 +146,13 @@ def test_spectra_are_models_of_their_labels(pair):
 
 def test_lines_are_as_wide_as_two_pixels_of_the_detector(monkeypatch):
     """The resolution grows with wavelength: a line has the same width in Angstrom everywhere."""
-    lines = pd.DataFrame({"species": "Fe I", "wavelength": [10000.0, 13500.0, 17000.0], "ep": 5.0, "loggf": -3.5})
+    lines = pd.DataFrame(
+        {"species": "Fe I", "wavelength": [10000.0, 13500.0, 17000.0], "ep": 5.0, "loggf": -3.5}
+    )
     monkeypatch.setattr(pairs, "wide_lines", lambda: lines)
-    labels = pd.DataFrame({"teff": [4500.0], "logg": 2.0, "fe_h": 0.0, "mg_fe": 0.0, "si_fe": 0.0, "vmacro": 0.0})
+    labels = pd.DataFrame(
+        {"teff": [4500.0], "logg": 2.0, "fe_h": 0.0, "mg_fe": 0.0, "si_fe": 0.0, "vmacro": 0.0}
+    )
     depth = 1 - pairs.nirspec_spectra(labels).values[0].astype(float)
     for line in lines.wavelength:
         near = np.abs(pairs.WAVELENGTHS - line) < 15
@@ -174,7 +186,11 @@ def spoil(path, key, change):
         ("labels", lambda t: t.drop(columns="Mg"), "lacks the columns Mg"),
         ("labels", lambda t: t.rename(index={"aaaab_00": "aaaac_77"}), "name different stars"),
         ("labels", lambda t: t.iloc[::-1], "name different stars"),
-        ("labels", lambda t: t.replace({"Teff": {t.Teff.iloc[4]: np.nan}}), "labels of 1 stars are not finite, first"),
+        (
+            "labels",
+            lambda t: t.replace({"Teff": {t.Teff.iloc[4]: np.nan}}),
+            "labels of 1 stars are not finite, first",
+        ),
         ("spectra", lambda t: t.iloc[:, :8191], "8191 columns of spectra, not 8192"),
         (
             "spectra",
@@ -186,7 +202,7 @@ def spoil(path, key, change):
 )
 def test_what_is_wrong_with_a_file_is_said(files, key, change, message):
     spoil(files / "JWST_APOGEE.h5", key, change)
-    with pytest.raises(BadFile, match=message):
+    with pytest.raises(CorruptFileError, match=message):
         read_jwst(files / "JWST_APOGEE.h5")
 
 
@@ -200,11 +216,11 @@ def test_what_is_wrong_with_a_file_is_said(files, key, change, message):
     ],
 )
 @pytest.mark.filterwarnings("ignore::pandas.errors.PerformanceWarning")
-def test_what_is_wrong_with_the_catalogue_is_said(files, change, message):
+def test_what_is_wrong_with_the_catalog_is_said(files, change, message):
     path = files / "apogee_dr17.h5"
     change(pd.read_hdf(path, "allstar")).to_hdf(path, key="allstar", mode="w")
-    with pytest.raises(BadFile, match=message):
-        read_catalogue(path)
+    with pytest.raises(CorruptFileError, match=message):
+        read_catalog(path)
 
 
 @pytest.mark.filterwarnings("ignore::pandas.errors.PerformanceWarning")
@@ -213,26 +229,28 @@ def test_fillers_become_nan(files):
     table = pd.read_hdf(path, "allstar")
     table.loc[5, "CE_FE"] = -9999.99
     table.to_hdf(path, key="allstar", mode="w")
-    assert read_catalogue(path).ce_fe.isna().sum() == 1
+    assert read_catalog(path).ce_fe.isna().sum() == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>sign in</html>", "half"])
 def test_files_that_are_no_hdf5(files, content):
     path = files / "JWST_APOGEE.h5"
     path.write_bytes(path.read_bytes()[:40000] if content == "half" else content)
-    with pytest.raises(BadFile, match=r"JWST_APOGEE\.h5"):
+    with pytest.raises(CorruptFileError, match=r"JWST_APOGEE\.h5"):
         read_jwst(path)
 
 
 def test_other_formats_of_pandas_and_missing_tables(tmp_path):
     pd.DataFrame({"a": [1.0]}).to_hdf(tmp_path / "t.h5", key="labels", format="table")
-    with pytest.raises(BadFile, match="frame_table"):
+    with pytest.raises(CorruptFileError, match="frame_table"):
         read_frame(tmp_path / "t.h5", "labels")
-    with pytest.raises(BadFile, match="no group 'spectra', only labels"):
+    with pytest.raises(CorruptFileError, match="no group 'spectra', only labels"):
         read_frame(tmp_path / "t.h5", "spectra")
 
 
-@pytest.mark.parametrize(("survey", "size"), [("", 2000), ("1900", 2000), ("950", 1000), ("300", 315), ("60", 300)])
+@pytest.mark.parametrize(
+    ("survey", "size"), [("", 2000), ("1900", 2000), ("950", 1000), ("300", 315), ("60", 300)]
+)
 def test_a_pair_shrinks_with_the_survey(survey, size, monkeypatch):
     monkeypatch.setenv("LAB_STARS", survey)
     assert pairs.pair_size() == size
@@ -249,15 +267,15 @@ def test_a_pair_is_written_once(root, pair):
         open_pair(root, stars=20_000)
 
 
-def test_full_catalogue_has_the_numbers_of_the_real_one():
-    table = pairs.draw_catalogue(19_800)
+def test_full_catalog_has_the_numbers_of_the_real_one():
+    table = pairs.draw_catalog(19_800)
     assert table.drop(index=11_215).APOGEE_ID.nunique() == 19_001
     assert table.SNR.min() >= 200
 
 
 def test_apogee_spectra_of_the_pair(pair):
     names = pair.labels.index[:4]
-    spectra = pairs.apogee_spectra(pair.catalogue, names)
+    spectra = pairs.apogee_spectra(pair.catalog, names)
     good = np.isfinite(spectra.error.values)
     assert spectra.sizes == {"star": 4, "wavelength": 8575}
     assert np.isfinite(spectra.flux).all()
@@ -283,10 +301,12 @@ def test_line_table_covers_the_range_and_fits_the_other():
 
 def test_velocity_of_a_shifted_model():
     wave = np.arange(15000, 17000, 1.1)
-    labels = pd.DataFrame({"teff": [4400], "logg": [1.8], "fe_h": [-0.7], "mg_fe": [0.3], "si_fe": [0.2]})
+    labels = pd.DataFrame(
+        {"teff": [4400], "logg": [1.8], "fe_h": [-0.7], "mg_fe": [0.3], "si_fe": [0.2]}
+    )
     model = synthesize(labels, wave, 2700).isel(star=0)
     shifted = model.copy(data=np.interp(wave / (1 - 42 / 299792.458), wave, model))
-    velocity, correlation = velocity_of(shifted, model)
+    velocity, correlation = radial_velocity(shifted, model)
     assert velocity == pytest.approx(-42, abs=2)
     assert correlation > 0.99
 
@@ -302,10 +322,10 @@ def test_real_jwst_spectra_look_like_models_of_their_apogee_labels(shared_data):
     assert 9600 < float(spectrum.wavelength[0]) < 9700
     good = np.isfinite(spectrum.error.values[0])
     one = spectrum.isel(star=0, wavelength=good).sel(wavelength=slice(15000, 17000))
-    flat = flatten(one.flux)
+    flat = divide_running_percentile(one.flux)
     wave = np.arange(14900, 17100, 1.1)
     model = synthesize(labels.loc[[star]], wave, 2700, pairs.wide_lines()).isel(star=0)
-    velocity, correlation = velocity_of(flat, flatten(model))
+    velocity, correlation = radial_velocity(flat, divide_running_percentile(model))
     assert correlation > 0.65
     assert -60 < velocity < 20  # M71 recedes with -23 km/s, JWST itself moves with up to 30
 

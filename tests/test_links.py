@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     *sorted(ROOT.glob("*.md")),
-    *(ROOT / name / "README.md" for name in ("data", "labtools/data")),
+    *(ROOT / name / "README.md" for name in ("data", "packages/mock_survey/data")),
     *sorted(ROOT.glob("docs/*.md")),
 ]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/[0-9]*.ipynb"))
@@ -35,7 +35,9 @@ JOURNALS = {
 def text_of(path):
     if path.suffix != ".ipynb":
         return path.read_text()
-    return "\n\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")
+    return "\n\n".join(
+        cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"
+    )
 
 
 def links_of(path):
@@ -45,7 +47,9 @@ def links_of(path):
     return re.findall(r"\]\(\s*(https?:[^)]*)\)", text) + [link.rstrip(".,;") for link in bare]
 
 
-@pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "path", [*PAGES, *NOTEBOOKS], ids=lambda path: path.relative_to(ROOT).as_posix()
+)
 def test_links_have_the_form_of_an_address(path):
     for link in links_of(path):
         parts = urlsplit(link)

@@ -1,37 +1,40 @@
-"""make portable: a knob that does nothing is found, and what has passed is not run again."""
+"""make test-matrix: a knob that does nothing is found, and what has passed is not run again."""
 
-import portable
 import pytest
+
+import machine_matrix
 
 
 @pytest.fixture
 def build(tmp_path, monkeypatch):
-    monkeypatch.setattr(portable, "BUILD", tmp_path)
-    monkeypatch.setattr(portable, "state", lambda: "commit")
+    monkeypatch.setattr(machine_matrix, "BUILD", tmp_path)
+    monkeypatch.setattr(machine_matrix, "state", lambda: "commit")
     return tmp_path
 
 
 def ask(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["portable.py", *arguments])
-    return portable.main()
+    monkeypatch.setattr("sys.argv", ["machine_matrix.py", *arguments])
+    return machine_matrix.main()
 
 
 def test_a_knob_that_does_nothing_is_no_pass(monkeypatch, capsys):
     useless = {"NPY_DISABLE_CPU_FEATURES": ""}
-    monkeypatch.setattr(portable, "PERSONALITIES", {"useless": (useless, portable.SORT, "")})
+    monkeypatch.setattr(
+        machine_matrix, "PERSONALITIES", {"useless": (useless, machine_matrix.SORT, "")}
+    )
     assert ask(monkeypatch) == 1
     assert "BAD  useless" in (out := capsys.readouterr().out)
     assert "THE KNOB DOES NOTHING" in out
 
 
 def test_a_knob_that_this_processor_lacks_is_said(monkeypatch, capsys):
-    monkeypatch.setattr(portable, "processor", set)
+    monkeypatch.setattr(machine_matrix, "processor", set)
     assert ask(monkeypatch, "skylakex") == 0
     assert "this processor has no avx512f" in capsys.readouterr().out
 
 
 def test_threads_are_a_knob_that_works():
-    assert portable.refusal("one-thread") == portable.refusal("two-threads") == ""
+    assert machine_matrix.refusal("one-thread") == machine_matrix.refusal("two-threads") == ""
 
 
 def test_what_has_passed_is_not_run_again_and_what_failed_is(build, monkeypatch, capsys):
@@ -41,12 +44,12 @@ def test_what_has_passed_is_not_run_again_and_what_failed_is(build, monkeypatch,
         runs.append(name)
         return {"passed": name == "one-thread", "result": "1 passed", "minutes": 1.0}
 
-    monkeypatch.setattr(portable, "refusal", lambda name: "")
-    monkeypatch.setattr(portable, "run", run)
+    monkeypatch.setattr(machine_matrix, "refusal", lambda name: "")
+    monkeypatch.setattr(machine_matrix, "run", run)
     assert [ask(monkeypatch, "one-thread", "two-threads") for _ in range(2)] == [1, 1]
     assert runs == ["one-thread", "two-threads", "two-threads"]
     assert "BAD  two-threads" in capsys.readouterr().out
-    monkeypatch.setattr(portable, "state", lambda: "another")
+    monkeypatch.setattr(machine_matrix, "state", lambda: "another")
     ask(monkeypatch, "one-thread")
     assert len(runs) == 4
 
@@ -55,17 +58,17 @@ def test_a_run_is_pytest_on_a_fresh_folder(build, tmp_path):
     (tmp_path / "test_x.py").write_text(
         "import os\ndef test_x():\n    assert os.environ['OPENBLAS_NUM_THREADS'] == '1'\n"
     )
-    row = portable.run("one-thread", [str(tmp_path / "test_x.py")])
+    row = machine_matrix.run("one-thread", [str(tmp_path / "test_x.py")])
     assert row["passed"], (build / "one-thread" / "log.txt").read_text()
     assert row["result"] == "1 passed"
-    assert not portable.run("two-threads", [str(tmp_path / "test_x.py")])["passed"]
+    assert not machine_matrix.run("two-threads", [str(tmp_path / "test_x.py")])["passed"]
 
 
 def test_data_of_another_machine_can_be_given_and_stay(build, tmp_path):
     (tmp_path / "test_x.py").write_text(
         f"import os\ndef test_x():\n    assert os.environ['LAB_DATA'] == {str(tmp_path)!r}\n"
     )
-    assert portable.run("one-thread", [str(tmp_path / "test_x.py")], tmp_path)["passed"]
+    assert machine_matrix.run("one-thread", [str(tmp_path / "test_x.py")], tmp_path)["passed"]
     assert (tmp_path / "test_x.py").exists()
 
 

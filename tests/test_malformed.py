@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from astropy.io import fits
+
 from tiny_archive import write_apstar, write_archive
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,10 +151,14 @@ LARGE = [sends_a_body_without_end, announces_terabytes, sends_a_gzip_bomb]
 
 def ending(code, *arguments, seconds=60, gigabytes=3.0):
     """What a Python program in a process of its own prints, under limits of time and memory."""
-    limits = f"import resource; resource.setrlimit(resource.RLIMIT_AS, [int({gigabytes} * 2**30)] * 2)\n"
+    limits = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_AS, [int({gigabytes} * 2**30)] * 2)\n"
+    )
     command = [sys.executable, "-W", "ignore", "-c", limits + code, *map(str, arguments)]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=ROOT, env=environment)
+    run = subprocess.run(
+        command, capture_output=True, text=True, timeout=seconds, cwd=ROOT, env=environment
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     return run.stdout
 
@@ -163,8 +168,8 @@ def ending(code, *arguments, seconds=60, gigabytes=3.0):
 
 @pytest.mark.parametrize("script", SLOW)
 def test_an_attempt_ends_within_its_deadline_wherever_it_hangs(script):
-    from labtools.errors import TransferError
-    from labtools.sdss.http import fetch
+    from apogee_archive.errors import TransferError
+    from apogee_archive.http import fetch
 
     with hostile(script) as url:
         begun = time.monotonic()
@@ -175,8 +180,8 @@ def test_an_attempt_ends_within_its_deadline_wherever_it_hangs(script):
 
 FETCH = """
 import sys
-from labtools.errors import TransferError
-from labtools.sdss.http import fetch
+from apogee_archive.errors import TransferError
+from apogee_archive.http import fetch
 try:
     fetch(sys.argv[1] + "/file", attempts=1, limit=2**24)
 except TransferError as fault:
@@ -193,8 +198,8 @@ def test_an_answer_stays_within_its_limit(script):
 CATALOG = """
 import sys
 from astroquery.sdss import conf
-from labtools.errors import ArchiveError
-from labtools.sdss import catalog, http
+from apogee_archive.errors import ArchiveError
+from apogee_archive import catalog, http
 http.BACKOFF = 0.01
 conf.skyserver_baseurl = sys.argv[1]
 try:
@@ -204,7 +209,9 @@ except ArchiveError as fault:
 """
 
 
-@pytest.mark.parametrize("body", [b"/dev/zero", b"/etc/hostname", b"{url}/other.csv", b"#Table1\n/dev/zero\n"])
+@pytest.mark.parametrize(
+    "body", [b"/dev/zero", b"/etc/hostname", b"{url}/other.csv", b"#Table1\n/dev/zero\n"]
+)
 def test_skyservers_answer_is_data_and_no_address(body):
     asked = []
 
@@ -214,7 +221,7 @@ def test_skyservers_answer_is_data_and_no_address(body):
         connection.sendall(OK + f"Content-Length: {len(text)}\r\n\r\n".encode() + text)
 
     with hostile(answers) as url:
-        assert "gave no catalogue" in ending(CATALOG, url)
+        assert "gave no catalog" in ending(CATALOG, url)
     assert len(asked) == 3, "the same answer three times, and nothing else"
 
 
@@ -222,7 +229,7 @@ INTERRUPTED = """
 import sys
 from astroquery.sdss import conf
 from labtools import open_survey
-from labtools.sdss.catalog import read_tables
+from apogee_archive.catalog import read_tables
 conf.sas_baseurl = sys.argv[1]
 survey = open_survey("dr17", sys.argv[3])
 print("begun", flush=True)
@@ -231,7 +238,9 @@ survey.spectra(read_tables(sys.argv[2]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
-@pytest.mark.parametrize("script", [silence, drips_headers, drips_the_body, redirects_with_an_endless_body])
+@pytest.mark.parametrize(
+    "script", [silence, drips_headers, drips_the_body, redirects_with_an_endless_body]
+)
 def test_control_c_ends_it_and_leaves_nothing(script, tmp_path):
     arrived = threading.Event()
 
@@ -243,7 +252,11 @@ def test_control_c_ends_it_and_leaves_nothing(script, tmp_path):
     with hostile(tell) as url:
         command = [sys.executable, "-c", INTERRUPTED, url, str(mirror), str(tmp_path / "data")]
         run = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert arrived.wait(120)
         run.send_signal(signal.SIGINT)
@@ -255,10 +268,10 @@ def test_control_c_ends_it_and_leaves_nothing(script, tmp_path):
 
 def test_control_c_is_prompt():
     """The part of Ctrl-C that is ours: two seconds at most, from the exception to the end of all transfers."""
-    from labtools.sdss import http
+    from apogee_archive import http
 
     with hostile(drips_the_body) as url:
-        answers = http.gather({number: http.Job(f"{url}/{number}") for number in range(9)})
+        answers = http.gather({number: http.Request(f"{url}/{number}") for number in range(9)})
         threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
             next(answers)
@@ -273,10 +286,10 @@ def test_control_c_is_prompt():
 READERS = """
 import sys
 from pathlib import Path
-from labtools.apstar import read_apstar
-from labtools.errors import BadFile
-from labtools.sdss.catalog import read_allstar
-from labtools.sdss.files import read_continuum_pixels, read_star
+from apogee_archive.apstar import read_apstar
+from apogee_archive.errors import CorruptFileError
+from apogee_archive.catalog import read_allstar
+from apogee_archive.files import read_continuum_pixels, read_star
 STAR = "2M00000001+0000001"
 readers = {
     "fits": [read_apstar, lambda path: read_star(path, STAR), read_allstar],
@@ -286,7 +299,7 @@ for path in map(Path, sys.argv[1:]):
     for reader in readers[path.suffix[1:]]:
         try:
             print(path.name, "READ", reader(path))
-        except BadFile as fault:
+        except CorruptFileError as fault:
             assert path.name in str(fault), fault
             print(path.name, fault)
 """
@@ -295,7 +308,11 @@ for path in map(Path, sys.argv[1:]):
 def patched(whole, old, new):
     """The bytes of a FITS file with one card of a header changed."""
     assert old in whole
-    return whole.replace(old.ljust(80), new.ljust(80), 1) if old.ljust(80) in whole else whole.replace(old, new, 1)
+    return (
+        whole.replace(old.ljust(80), new.ljust(80), 1)
+        if old.ljust(80) in whole
+        else whole.replace(old, new, 1)
+    )
 
 
 def crafted(folder):
@@ -317,17 +334,28 @@ def crafted(folder):
     yield "groups.fits", with_card("GCOUNT", "1000000000000")
     yield "heap.fits", with_card("PCOUNT", "8" * 18)
     yield "endless.fits", whole[:80] + b"COMMENT ".ljust(80) * 500_000
-    yield "hdus.fits", whole + (whole[: whole.index(b"XTENSION")].replace(b"SIMPLE  =", b"XTENSION=") * 2000)
+    yield (
+        "hdus.fits",
+        whole + (whole[: whole.index(b"XTENSION")].replace(b"SIMPLE  =", b"XTENSION=") * 2000),
+    )
     image = fits.CompImageHDU(fits.ImageHDU(_zeros(2000)).data, compression_type="GZIP_1")
-    fits.HDUList([fits.PrimaryHDU(), image, image.copy(), image.copy()]).writeto(folder / "tiles.fits")
+    fits.HDUList([fits.PrimaryHDU(), image, image.copy(), image.copy()]).writeto(
+        folder / "tiles.fits"
+    )
     tiles = (folder / "tiles.fits").read_bytes()
-    yield "tiles.fits", tiles.replace(b"ZNAXIS1 =                 2000", b"ZNAXIS1 =            200000000")
+    yield (
+        "tiles.fits",
+        tiles.replace(b"ZNAXIS1 =                 2000", b"ZNAXIS1 =            200000000"),
+    )
     table = fits.BinTableHDU.from_columns([fits.Column("FIELD", "3A", array=["M15"])])
     fits.HDUList([fits.PrimaryHDU(), table]).writeto(folder / "columns.fits")
     columns = (folder / "columns.fits").read_bytes()
     fields = b"TFIELDS =                    1"
     yield "columns.fits", columns.replace(fields, b"TFIELDS =           1000000000")
-    yield "rows.fits", columns.replace(b"NAXIS2  =                    1", b"NAXIS2  =         100000000000")
+    yield (
+        "rows.fits",
+        columns.replace(b"NAXIS2  =                    1", b"NAXIS2  =         100000000000"),
+    )
     yield "bomb.npz", _npz("trusted", "(4000000000,)", bytes(2**24), repeat=20)
     yield "claim.npz", _npz("trusted", "(900000000000000,)", b"")
     yield "large.npz", _npz("trusted", "(5000000000,)", b"")
@@ -349,7 +377,10 @@ def _npz(name, shape, content, kind="|b1", repeat=1):
     header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(f"{name}.npy", "w") as member:
+    with (
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(f"{name}.npy", "w") as member,
+    ):
         member.write(start)
         for _ in range(repeat):
             member.write(content)

@@ -1,4 +1,4 @@
-"""Files made to harm the readers of the JWST pair: each is refused with BadFile, in little memory, and none is run."""
+"""Files made to harm the readers of the JWST pair: each is refused with CorruptFileError, in little memory, and none is run."""
 
 import os
 import pickle
@@ -8,25 +8,25 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from limited import run_limited
 
-from labtools.errors import BadFile
-from labtools.jwst.frames import read_frame
-from labtools.jwst.text import text_of
+from apogee_archive.errors import CorruptFileError
+from apogee_archive.hdf5_frames import read_frame
+from apogee_archive.pickled_text import text_of
+from subprocess_limits import run_limited
 
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.PerformanceWarning")
 
 READ = """
 import sys
-from labtools.errors import BadFile
-from labtools.jwst.frames import read_frame
+from apogee_archive.errors import CorruptFileError
+from apogee_archive.hdf5_frames import read_frame
 """
 TRY = """
 for path in sys.argv[1:]:
     try:
         read_frame(path, "allstar")
         print("read", flush=True)
-    except BadFile as fault:
+    except CorruptFileError as fault:
         print("refused", fault, flush=True)
 """
 
@@ -45,7 +45,11 @@ OBJECTS = np.dtype("O")
 
 
 def forged_array(dtype=OBJECTS, shape=(2,), items=("x", "y"), version=1):
-    return Built(np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), (version, shape, dtype, False, items))
+    return Built(
+        np._core.multiarray._reconstruct,
+        (np.ndarray, (0,), b"b"),
+        (version, shape, dtype, False, items),
+    )
 
 
 FORGED_DTYPE = Built(
@@ -71,7 +75,9 @@ PICKLES = {
 
 def table_of(path, pickled):
     """A file of pandas in the place of whose text lies something else."""
-    pd.DataFrame({"APOGEE_ID": np.array([b"x", b"y"], object)}).to_hdf(path, key="allstar", mode="w")
+    pd.DataFrame({"APOGEE_ID": np.array([b"x", b"y"], object)}).to_hdf(
+        path, key="allstar", mode="w"
+    )
     with h5py.File(path, "a") as file:
         file["allstar/block0_values"][0] = np.frombuffer(pickled, np.uint8)
     return path
@@ -137,7 +143,11 @@ def test_text_is_read_as_pickle_reads_it(values, protocol):
 
 TABLES = {
     "bytes": {"a": np.array([b"x", b"yy"], object), "b": [1.0, 2.0]},
-    "str as objects": {"a": np.array(["x", "yé"], object), "b": np.array([b"z", b""], object), "c": [1, 2]},
+    "str as objects": {
+        "a": np.array(["x", "yé"], object),
+        "b": np.array([b"z", b""], object),
+        "c": [1, 2],
+    },
     "str": {"a": ["x", "yé"], "b": ["x", None], "c": np.float32([1, 2])},
     "nullable": {"a": pd.array(["x", None], dtype="string"), "b": [True, False]},
     "missing": {"a": np.array(["x", np.nan], object), "b": np.array([None, b"y"], object)},
@@ -149,16 +159,24 @@ def test_tables_of_pandas_come_back(columns, tmp_path):
     for index in ([3, 4], ["aaaaa_00", "aaaab_00"]):
         table = pd.DataFrame(columns, index=index)
         table.to_hdf(tmp_path / "t.h5", key="t", mode="w")
-        plain = [one.astype(object).where(one.notna(), None) for one in (read_frame(tmp_path / "t.h5", "t"), table)]
+        plain = [
+            one.astype(object).where(one.notna(), None)
+            for one in (read_frame(tmp_path / "t.h5", "t"), table)
+        ]
         pd.testing.assert_frame_equal(*plain, check_index_type=False, check_column_type=False)
 
 
 @pytest.mark.parametrize(
-    "table", [pd.DataFrame({"a": pd.to_datetime(["2026-01-01"])}), pd.DataFrame({"a": [1j]}), pd.DataFrame({"a": []})]
+    "table",
+    [
+        pd.DataFrame({"a": pd.to_datetime(["2026-01-01"])}),
+        pd.DataFrame({"a": [1j]}),
+        pd.DataFrame({"a": []}),
+    ],
 )
 def test_tables_of_other_things_are_refused(table, tmp_path):
     table.to_hdf(tmp_path / "t.h5", key="t")
-    with pytest.raises(BadFile, match=r"t\.h5, table 't'"):
+    with pytest.raises(CorruptFileError, match=r"t\.h5, table 't'"):
         read_frame(tmp_path / "t.h5", "t")
 
 
@@ -224,7 +242,9 @@ def test_claims_of_hdf5_are_not_believed(tmp_path):
     (tmp_path / "secret").write_bytes(b"s" * 16)
     for number, harm in enumerate(HARMS.values()):
         paths.append(tmp_path / f"{number}.h5")
-        table = pd.DataFrame({"APOGEE_ID": np.array([b"x", b"y"], object), "TEFF": [4000.0, 5000.0]})
+        table = pd.DataFrame(
+            {"APOGEE_ID": np.array([b"x", b"y"], object), "TEFF": [4000.0, 5000.0]}
+        )
         table.to_hdf(paths[-1], key="allstar", mode="w")
         with h5py.File(paths[-1], "a") as file:
             harm(file)

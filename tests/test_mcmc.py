@@ -7,10 +7,10 @@ import pandas as pd
 import pymc as pm
 import pytest
 import xarray as xr
-from made_up import made_up_cannon, made_up_stars
 from scipy import stats
 
-from labtools.posterior import build_model, diagnose, flat_priors, labels_of, sample, sample_stars
+from labtools.mcmc import build_model, diagnose, flat_priors, labels_of, sample, sample_stars
+from synthetic import made_up_cannon, made_up_stars
 
 QUIET = {"progressbar": False, "cores": 1}
 
@@ -19,7 +19,9 @@ def near_best(cannon, spectra, number=6, seed=2):
     """Labels within a few errors of the best fit of the first star."""
     best, rng = cannon.fit(spectra).iloc[0], np.random.default_rng(seed)
     errors = best[[f"{name}_err" for name in cannon.labels]].to_numpy(float)
-    return best[list(cannon.labels)].to_numpy(float) + 3 * errors * rng.standard_normal((number, len(errors)))
+    return best[list(cannon.labels)].to_numpy(float) + 3 * errors * rng.standard_normal(
+        (number, len(errors))
+    )
 
 
 def log_likelihood_of(model, y):
@@ -57,7 +59,9 @@ def test_log_likelihood_with_modes_is_that_of_correlated_pixels():
     for y in near_best(cannon, spectra):
         table = pd.DataFrame([y], columns=list(cannon.labels), index=["star"])
         mean = cannon.predict(table).values[0, good]
-        expected = stats.multivariate_normal.logpdf(spectra["flux"].values[0, good], mean, covariance)
+        expected = stats.multivariate_normal.logpdf(
+            spectra["flux"].values[0, good], mean, covariance
+        )
         assert log_likelihood_of(model, y) == pytest.approx(expected, abs=1e-8)
 
 
@@ -67,7 +71,10 @@ def chains():
     cannon = made_up_cannon(labels=3, pixels=60)
     spectra, truth = made_up_stars(cannon, 1, snr=20)
     return SimpleNamespace(
-        cannon=cannon, spectra=spectra, truth=truth, idata=sample(build_model(cannon, spectra), tune=400, **QUIET)
+        cannon=cannon,
+        spectra=spectra,
+        truth=truth,
+        idata=sample(build_model(cannon, spectra), tune=400, **QUIET),
     )
 
 
@@ -78,7 +85,9 @@ def agree(first, second, errors=5):
         error = a.std() * np.sqrt(1 / 1000 + 1 / 1000)
         assert a.mean() == pytest.approx(b.mean(), abs=errors * error)
         assert a.std() == pytest.approx(b.std(), rel=errors / np.sqrt(1000))
-        np.testing.assert_allclose(np.quantile(a, [0.05, 0.95]), np.quantile(b, [0.05, 0.95]), atol=errors * 2 * error)
+        np.testing.assert_allclose(
+            np.quantile(a, [0.05, 0.95]), np.quantile(b, [0.05, 0.95]), atol=errors * 2 * error
+        )
 
 
 def test_the_chains_are_good(chains):
@@ -113,7 +122,9 @@ def test_importance_resampling_agrees_with_nuts(chains):
     agree(labels_of(chains.idata), fast[0].to_pandas())
 
 
-@pytest.mark.parametrize(("degree", "reciprocal"), [(1, ()), (3, ()), (2, ("teff",)), (3, ("teff",))])
+@pytest.mark.parametrize(
+    ("degree", "reciprocal"), [(1, ()), (3, ()), (2, ("teff",)), (3, ("teff",))]
+)
 def test_posterior_of_one_label_is_that_on_a_grid(degree, reciprocal):
     """Broad enough that a prior flat in Teff differs from one flat in 5040/Teff."""
     cannon = made_up_cannon(labels=1, pixels=60, degree=degree, reciprocal=reciprocal)

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+
 from nbval_numbers import Printed, mismatches, tolerance_of
 from run_notebooks import WIDGET, without_bars
 
@@ -28,7 +29,10 @@ def same(committed, new, **tolerance):
         ("star 2M21235315+1244123", "star 2M21235315+1244124"),  # digits of a name
         ("float32", "float64"),
         (TABLE, TABLE.rsplit("\n", 1)[0]),  # a missing row
-        (TABLE, TABLE.replace("  86", "").replace("  12", "").replace("   n", "")),  # a missing column
+        (
+            TABLE,
+            TABLE.replace("  86", "").replace("  12", "").replace("   n", ""),
+        ),  # a missing column
         (TABLE, TABLE.replace("86", "87")),  # a wrong count
         (TABLE, TABLE.replace("4512.3", "4737.9")),  # off by 5 %
         (TABLE, TABLE.replace("2.51", "nan")),
@@ -98,7 +102,9 @@ def test_tags_relax_what_they_say_and_no_more():
     ],
 )
 def test_bars_are_dropped_and_nothing_else(bar):
-    streams = [new_output("stream", name="stderr", text=text) for text in (bar, bar + "a warning [1, 2]\n")]
+    streams = [
+        new_output("stream", name="stderr", text=text) for text in (bar, bar + "a warning [1, 2]\n")
+    ]
     (left,) = without_bars(streams)
     assert left.text.strip() == "a warning [1, 2]"
     assert not list(without_bars([new_output("display_data", {WIDGET: {}, "text/plain": "  0%|"})]))
@@ -108,7 +114,10 @@ def test_bars_are_dropped_and_nothing_else(bar):
 
 def test_the_message_says_where_and_why():
     (line,) = mismatches(TABLE, TABLE.replace("4388.1", "4390.1"))
-    assert line == "teff logg n M67 4512.3 2.51 86 M13 [4388.1 -> 4390.1] 1.97 12: 20 units of the last digit"
+    assert (
+        line
+        == "teff logg n M67 4512.3 2.51 86 M13 [4388.1 -> 4390.1] 1.97 12: 20 units of the last digit"
+    )
     assert sum(1 for _ in mismatches(TABLE, TABLE.replace("86", "85").replace("12\n", "13\n"))) == 1
 
 
@@ -118,7 +127,10 @@ CELLS = {  # source: what is committed, and whether the cell must fail
     "print('86 stars')": ("87 stars\n", True),
     "print('a word')": ("one word\n", True),
     "print('one row')": ("one row\nanother\n", True),
-    "import sys; print('done:  50%|##   | 1/2 [00:00<00:01, 9.1it/s]', file=sys.stderr); print(1.5)": ("1.5\n", False),
+    "import sys; print('done:  50%|##   | 1/2 [00:00<00:01, 9.1it/s]', file=sys.stderr); print(1.5)": (
+        "1.5\n",
+        False,
+    ),
     "import sys; print('a remark', file=sys.stderr); print(2.5)": ("2.5\n", False),
     "import warnings; warnings.warn('so it is told'); print(2.5)": ("2.5\n", True),
 }
@@ -127,18 +139,36 @@ CELLS = {  # source: what is committed, and whether the cell must fail
 def test_nbval_sees_the_same(tmp_path):
     """The plugin at work, in a run of pytest --nbval on a notebook with these outputs."""
     cells = [
-        new_code_cell(source, outputs=[new_output("stream", name="stdout", text=text)], execution_count=number)
+        new_code_cell(
+            source, outputs=[new_output("stream", name="stdout", text=text)], execution_count=number
+        )
         for number, (source, (text, _)) in enumerate(CELLS.items(), start=1)
     ]
     cells.append(new_code_cell("1 / 0"))
     nbformat.write(new_notebook(cells=cells), tmp_path / "x.ipynb")
-    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "nbval_numbers", "-rA", "--color=no", "x.ipynb"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval",
+        "-p",
+        "nbval_numbers",
+        "-rA",
+        "--color=no",
+        "x.ipynb",
+    ]
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent / "tools"), os.environ.get("PYTHONPATH", "")])
+        "PYTHONPATH": os.pathsep.join(
+            [str(TESTS), str(TESTS.parent / "tools"), os.environ.get("PYTHONPATH", "")]
+        )
     }
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    wrong = [f"Cell {number}" for number, (_, fails) in enumerate(CELLS.values()) if fails] + [f"Cell {len(CELLS)}"]
-    failed = [line.rpartition("::")[2] for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    wrong = [f"Cell {number}" for number, (_, fails) in enumerate(CELLS.values()) if fails] + [
+        f"Cell {len(CELLS)}"
+    ]
+    failed = [
+        line.rpartition("::")[2] for line in done.stdout.splitlines() if line.startswith("FAILED")
+    ]
     assert [name.partition(" - ")[0] for name in failed] == wrong, done.stdout
     assert "[28.0 -> 26.6] K: 14 units of the last digit" in done.stdout
     assert "UserWarning: so it is told" in done.stdout

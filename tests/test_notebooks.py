@@ -19,17 +19,23 @@ RUNNER = ROOT / "tools" / "run_notebooks.py"
 def run(*arguments, **environment):
     """Run tools/run_notebooks.py; returns the finished process."""
     command = [sys.executable, str(RUNNER), *map(str, arguments)]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=2400)
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=2400
+    )
 
 
 def text_of(path):
     """All text that the cells of an executed notebook put out."""
     outputs = [out for cell in nbformat.read(path, 4).cells for out in cell.get("outputs", [])]
-    return "\n".join(out.get("data", {}).get("text/markdown", "") or out.get("text", "") for out in outputs)
+    return "\n".join(
+        out.get("data", {}).get("text/markdown", "") or out.get("text", "") for out in outputs
+    )
 
 
 def write_notebook(path, *cells):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in cells]
+    )
     nbformat.write(notebook, path)
     return path
 
@@ -133,12 +139,14 @@ def test_carbon_and_nitrogen_are_what_five_labels_leave_out(validation):
 
 def test_the_page_on_the_simulation_tells_these_sizes(validation):
     survey, giants, spectra, cannon, training, stars = validation
-    modes = labtools.coverage.residual_modes(cannon, spectra.sel(star=training), giants[labtools.LABELS])
+    modes = labtools.coverage.nuisance_components(
+        cannon, spectra.sel(star=training), giants[labtools.LABELS]
+    )
     plain, free = (cannon.fit(spectra.sel(star=stars), modes=some) for some in (None, modes))
     rows = {
-        "against the catalogue": (plain, giants),
+        "against the catalog": (plain, giants),
         "against the truth": (plain, survey.truth()),
-        "the same model with modes, against the catalogue": (free, giants),
+        "the same model with modes, against the catalog": (free, giants),
     }
     page = (ROOT / "docs" / "simulation.md").read_text()
     for name, (fitted, reference) in rows.items():

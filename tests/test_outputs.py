@@ -8,11 +8,20 @@ from pathlib import Path
 import nbformat
 import pytest
 from jupyter_server.services.contents.filemanager import AsyncFileContentsManager
+
 from run_notebooks import SPEC, WIDGET, without_bars
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-LANGUAGE = {"codemirror_mode", "file_extension", "mimetype", "name", "nbconvert_exporter", "pygments_lexer", "version"}
+LANGUAGE = {
+    "codemirror_mode",
+    "file_extension",
+    "mimetype",
+    "name",
+    "nbconvert_exporter",
+    "pygments_lexer",
+    "version",
+}
 MOST = 46  # cells in all notebooks whose outputs nbval does not compare: nearly all show trained networks (07)
 named = pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in NOTEBOOKS])
 
@@ -28,14 +37,20 @@ def marked():
 
 def test_exemptions_are_known_kinds_with_a_reason():
     """The reason is the text `reason` in the metadata of a cell, beside its tags."""
-    silent = [f"{stem}: {cell.source[:50]!r} {tags}" for stem, cell, tags, reason in marked() if len(reason) < 15]
+    silent = [
+        f"{stem}: {cell.source[:50]!r} {tags}"
+        for stem, cell, tags, reason in marked()
+        if len(reason) < 15
+    ]
     assert not silent, "no reason for " + "\n".join(silent)
     kinds = re.compile(r"nbval-(ignore-output|rounded|within-\d+-percent)")
     assert not [tags for _, _, tags, _ in marked() if not all(map(kinds.fullmatch, tags))]
 
 
 def test_few_cells_are_exempt():
-    ignored = [f"{stem}: {reason}" for stem, _, tags, reason in marked() if "nbval-ignore-output" in tags]
+    ignored = [
+        f"{stem}: {reason}" for stem, _, tags, reason in marked() if "nbval-ignore-output" in tags
+    ]
     assert len(ignored) <= MOST, "\n".join(ignored)
     wide = [tag for _, _, tags, _ in marked() for tag in tags if re.search(r"within-\d{3}", tag)]
     assert not wide, "a tolerance of 100 % and more compares nothing"
@@ -80,22 +95,46 @@ def loose_sorts(source):
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             continue
-        unique = isinstance(node.func.value, ast.Call) and getattr(node.func.value.func, "attr", "") == "unique"
+        unique = (
+            isinstance(node.func.value, ast.Call)
+            and getattr(node.func.value.func, "attr", "") == "unique"
+        )
         stable = any(word.arg in ("kind", "stable") for word in node.keywords)
-        if node.func.attr in ("argsort", "sort_values", "argpartition", "topk") and not stable and not unique:
+        if (
+            node.func.attr in ("argsort", "sort_values", "argpartition", "topk")
+            and not stable
+            and not unique
+        ):
             yield ast.unparse(node)
 
 
 def test_loose_sorts_are_found():
-    assert len(list(loose_sorts("np.argsort(x); t.sort_values('a'); x.argpartition(3); torch.topk(x, 3)"))) == 4
-    assert not list(loose_sorts("np.argsort(x, kind='stable'); x.unique().sort_values(); np.sort(x); sorted(x)"))
+    assert (
+        len(
+            list(
+                loose_sorts(
+                    "np.argsort(x); t.sort_values('a'); x.argpartition(3); torch.topk(x, 3)"
+                )
+            )
+        )
+        == 4
+    )
+    assert not list(
+        loose_sorts("np.argsort(x, kind='stable'); x.unique().sort_values(); np.sort(x); sorted(x)")
+    )
 
 
 def test_order_never_depends_on_the_processor():
     """Ties: every sort of rows is stable, because others order ties by the processor's vector unit."""
-    sources = {path: path.read_text() for folder in ("labtools", "tools") for path in (ROOT / folder).rglob("*.py")}
+    sources = {
+        path: path.read_text()
+        for folder in ("labtools", "tools")
+        for path in (ROOT / folder).rglob("*.py")
+    }
     for path in NOTEBOOKS:
         code = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
         sources[path] = "\n".join(code)
-    loose = [f"{path.name}: {call}" for path, source in sources.items() for call in loose_sorts(source)]
+    loose = [
+        f"{path.name}: {call}" for path, source in sources.items() for call in loose_sorts(source)
+    ]
     assert not loose, "\n".join(loose)

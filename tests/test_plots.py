@@ -28,7 +28,9 @@ def test_a_curve_is_broken_at_the_gaps_and_nowhere_else():
     x, y = axs[0, 1].lines[0].get_data()
     assert np.isnan(y).sum() == np.isnan(x).sum() == 2
     np.testing.assert_array_equal(y[np.isfinite(y)], np.arange(WAVE.size))
-    assert [tuple(ax.get_xlim()) for ax in axs[0]] == [(WAVE[c][0], WAVE[c][-1]) for c in chips(WAVE)]
+    assert [tuple(ax.get_xlim()) for ax in axs[0]] == [
+        (WAVE[c][0], WAVE[c][-1]) for c in chips(WAVE)
+    ]
 
 
 def test_stars_of_large_colour_lie_on_top_and_stay_with_their_values():
@@ -36,7 +38,9 @@ def test_stars_of_large_colour_lie_on_top_and_stay_with_their_values():
     fitted = pd.DataFrame({"teff": [1.0, 2.0, 3.0]}, index=stars)
     reference = pd.DataFrame({"teff": [30.0, 20.0, 10.0]}, index=stars[::-1])
     _, axs = plt.subplots(2)
-    plots.plot_one_to_one(fitted, reference, "teff", axs, color=pd.Series([5.0, 9.0, 7.0], index=stars), note="σ 3 K")
+    plots.plot_one_to_one(
+        fitted, reference, "teff", axs, color=pd.Series([5.0, 9.0, 7.0], index=stars), note="σ 3 K"
+    )
     dots = axs[0].collections[0]
     np.testing.assert_array_equal(dots.get_array(), [5, 7, 9])
     np.testing.assert_array_equal(dots.get_offsets(), [[10, 1], [30, 3], [20, 2]])
@@ -47,7 +51,9 @@ def test_stars_of_large_colour_lie_on_top_and_stay_with_their_values():
 
 @pytest.mark.parametrize("top", [True, False])
 def test_lines_are_marked_inside_the_panel_each_species_once_in_the_legend(top):
-    lines = pd.DataFrame({"species": ["Mg I", "Si I", "Mg I", "Si I"], "wavelength": [15745.0, 15750, 15753, 16000]})
+    lines = pd.DataFrame(
+        {"species": ["Mg I", "Si I", "Mg I", "Si I"], "wavelength": [15745.0, 15750, 15753, 16000]}
+    )
     ax = plt.gca()
     ax.set(xlim=(15740, 15760))
     plots.mark_lines(lines, ax, top=top)
@@ -57,7 +63,9 @@ def test_lines_are_marked_inside_the_panel_each_species_once_in_the_legend(top):
 
 
 def test_isochrones_have_the_colour_of_their_metallicity():
-    branch = pd.DataFrame({"age": 6.0, "feh_init": -1.0, "phase": 2, "teff": [5000.0, 4000], "log_g": [3.0, 1]})
+    branch = pd.DataFrame(
+        {"age": 6.0, "feh_init": -1.0, "phase": 2, "teff": [5000.0, 4000], "log_g": [3.0, 1]}
+    )
     branch["eep"] = [500, 560]
     branch.attrs["source"] = "made up"
     stars = pd.DataFrame({"teff": [4800.0, 4700], "logg": [2.5, 2.4], "fe_h": [-1.0, 0.5]})
@@ -71,7 +79,9 @@ def test_isochrones_have_the_colour_of_their_metallicity():
 def test_a_figure_is_shown_with_its_text_and_closed(monkeypatch):
     shown = []
     monkeypatch.setattr(plots, "get_ipython", lambda: "a kernel")
-    monkeypatch.setattr(plots, "display", lambda data, raw, metadata: shown.append((data, metadata)))
+    monkeypatch.setattr(
+        plots, "display", lambda data, raw, metadata: shown.append((data, metadata))
+    )
     figure, ax = plt.subplots()
     ax.plot([1, 2])
     plots.show(figure, rf"{plots.title('teff')} of 2M0_1, [$\alpha$/M] and $\log g$, costs $5.")

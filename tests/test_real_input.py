@@ -5,11 +5,11 @@ import shutil
 import numpy as np
 import pytest
 from astropy.io import fits
-from sdss_server import serving
 
+from apogee_archive.files import read_continuum_pixels
 from labtools import Cannon, normalize, open_survey, read_apstar, select_giants
-from labtools.sdss.files import read_continuum_pixels
 from labtools.spectra import LAB_BITS
+from sdss_server import serving
 
 LABELS = ["teff", "logg", "fe_h", "alpha_m"]
 

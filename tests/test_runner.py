@@ -8,8 +8,9 @@ from unittest.mock import MagicMock, PropertyMock
 
 import nbformat
 import pytest
-import run_notebooks
 from nbformat.v4 import new_code_cell, new_notebook
+
+import run_notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 BAR = "import time; from tqdm import tqdm\nfor _ in tqdm(range(3), desc='slow', mininterval=0): time.sleep(0.4)"
@@ -19,9 +20,13 @@ ASK = "import os; print(os.environ.get('LAB_FIGURES'), os.environ.get('LAB_STUDE
 def run(*arguments, **environment):
     command = [sys.executable, str(ROOT / "tools" / "run_notebooks.py"), *map(str, arguments)]
     clean = {
-        name: value for name, value in os.environ.items() if name not in ("LAB_FIGURES", "LAB_SURVEY", "LAB_LARGE")
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("LAB_FIGURES", "LAB_SURVEY", "LAB_BATCH_STARS")
     }
-    return subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command, env=clean | environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def outputs_of(path):
@@ -42,7 +47,13 @@ def notebooks(tmp_path):
 
 
 def test_copies_are_counted_and_named_and_complete(notebooks, tmp_path):
-    done = run(*notebooks, "--into", tmp_path / "build", LAB_STUDENT="Cecilia Payne", LAB_FIGURES="pictures")
+    done = run(
+        *notebooks,
+        "--into",
+        tmp_path / "build",
+        LAB_STUDENT="Cecilia Payne",
+        LAB_FIGURES="pictures",
+    )
     assert done.returncode == 0, done.stderr
     assert "encryption" not in done.stdout + done.stderr
     assert "[1/2] 1_slow: cell 1 of 1 took" in done.stdout
@@ -61,12 +72,20 @@ def test_a_small_survey_has_notebooks_side_by_side_after_the_first(tmp_path):
     """Each of the last two waits for the other."""
     start = "import os, time; from pathlib import Path; here = Path(os.environ['LAB_FIGURES'])"
     meet = "assert (here / '1').exists(); (here / '{}').touch()\nwhile not (here / '{}').exists(): time.sleep(0.05)"
-    end = "print(os.environ['LAB_LARGE'])"
+    end = "print(os.environ['LAB_BATCH_STARS'])"
     sources = [
-        "\n".join([start, *rest]) for rest in (["(here / '1').touch()"], [meet.format(2, 3)], [meet.format(3, 2), end])
+        "\n".join([start, *rest])
+        for rest in (["(here / '1').touch()"], [meet.format(2, 3)], [meet.format(3, 2), end])
     ]
     paths = written(tmp_path, *sources)
-    done = run(*paths, "--into", tmp_path / "build", "--timeout=60", LAB_STARS="300", LAB_FIGURES=str(tmp_path))
+    done = run(
+        *paths,
+        "--into",
+        tmp_path / "build",
+        "--timeout=60",
+        LAB_STARS="300",
+        LAB_FIGURES=str(tmp_path),
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.index("[1/3] 1: done") < done.stdout.index("[2/3] 2: done")
     assert outputs_of(tmp_path / "build" / "3.ipynb")[0].text == "2500\n"
@@ -93,7 +112,9 @@ def test_a_fault_is_seen_where_the_exit_code_comes_after_the_end(monkeypatch):
     late.kill.assert_called_once()
 
 
-@pytest.mark.parametrize(("stars", "small"), [("", False), ("60", True), ("300", True), ("1900", False), ("x", False)])
+@pytest.mark.parametrize(
+    ("stars", "small"), [("", False), ("60", True), ("300", True), ("1900", False), ("x", False)]
+)
 def test_which_survey_is_small(stars, small, monkeypatch):
     monkeypatch.setenv("LAB_STARS", stars)
     assert run_notebooks.is_small() is small
@@ -121,9 +142,15 @@ def test_in_place_only_on_the_simulated_survey(notebooks):
     [
         {
             "msg_type": "stream",
-            "content": {"name": "stderr", "text": "\r  0%| | 0/3 [00:00<?]\r 33%|3 | 1/3 [00:01<00:02]"},
+            "content": {
+                "name": "stderr",
+                "text": "\r  0%| | 0/3 [00:00<?]\r 33%|3 | 1/3 [00:01<00:02]",
+            },
         },
-        {"msg_type": "comm_msg", "content": {"data": {"state": {"value": " 1/3 [00:01&lt;00:02]"}}}},
+        {
+            "msg_type": "comm_msg",
+            "content": {"data": {"state": {"value": " 1/3 [00:01&lt;00:02]"}}},
+        },
     ],
 )
 def test_bars_are_forwarded_to_a_terminal(message, monkeypatch, capsys):

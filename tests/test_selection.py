@@ -4,12 +4,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from labtools.selection import LABELS, bias_and_scatter, count_cuts, log_g, removed_by, select_giants, split_by_star
+from labtools.selection import (
+    LABELS,
+    bias_and_scatter,
+    count_cuts,
+    log_g,
+    removed_by,
+    select_giants,
+    split_by_star,
+)
 
-GOOD = {"teff": 4700.0, "logg": 2.5, "fe_h": -0.1, "mg_fe": 0.1, "si_fe": 0.05, "snr": 120.0, "extratarg": 0}
+GOOD = {
+    "teff": 4700.0,
+    "logg": 2.5,
+    "fe_h": -0.1,
+    "mg_fe": 0.1,
+    "si_fe": 0.05,
+    "snr": 120.0,
+    "extratarg": 0,
+}
 
 
-def catalogue(**rows):
+def catalog(**rows):
     return (
         pd.DataFrame({name: GOOD | changes for name, changes in rows.items()})
         .T.rename_axis("apogee_id")
@@ -30,36 +46,46 @@ def catalogue(**rows):
     ],
 )
 def test_what_the_cuts_remove(change):
-    kept = select_giants(catalogue(good=GOOD, bad=change))
+    kept = select_giants(catalog(good=GOOD, bad=change))
     assert list(kept.index) == ["good"]
 
 
 def test_limits_themselves_are_kept():
     edge = {"snr": 50.0, "logg": 4.0, "teff": 5700.0, "fe_h": -1.0, "extratarg": 1}
-    assert len(select_giants(catalogue(edge=edge))) == 1
+    assert len(select_giants(catalog(edge=edge))) == 1
 
 
 def test_a_star_counts_once_at_its_best_entry_that_passes():
-    table = pd.concat([catalogue(star={"snr": snr, "logg": logg}) for snr, logg in ((80, 2.5), (90, 2.5), (200, 4.5))])
+    table = pd.concat(
+        [
+            catalog(star={"snr": snr, "logg": logg})
+            for snr, logg in ((80, 2.5), (90, 2.5), (200, 4.5))
+        ]
+    )
     kept = select_giants(table)
     assert kept.snr.tolist() == [90]
 
 
 def test_counts_add_up():
-    table = catalogue(a={}, b={"snr": 10}, c={"snr": 10, "logg": 4.5}, d={"logg": 4.5})
+    table = catalog(a={}, b={"snr": 10}, c={"snr": 10, "logg": 4.5}, d={"logg": 4.5})
     counts = count_cuts(table)
     assert counts.removed.sum() == 3
     assert counts.left.iloc[-1] == len(select_giants(table)) == 1
     assert counts.loc["log g ≤ 4"].tolist() == [1, 1, 2]
-    assert removed_by(table).to_dict() == {"a": "", "b": "SNR ≥ 50", "c": "SNR ≥ 50", "d": "log g ≤ 4"}
+    assert removed_by(table).to_dict() == {
+        "a": "",
+        "b": "SNR ≥ 50",
+        "c": "SNR ≥ 50",
+        "d": "log g ≤ 4",
+    }
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (catalogue(a={}).iloc[:0], "empty"),
-        (catalogue(a={}).drop(columns="snr"), "snr"),
-        (catalogue(a={"snr": 1.0}), "none of the 1 rows"),
+        (catalog(a={}).iloc[:0], "empty"),
+        (catalog(a={}).drop(columns="snr"), "snr"),
+        (catalog(a={"snr": 1.0}), "none of the 1 rows"),
     ],
 )
 def test_nothing_to_select_is_an_error(table, message):
@@ -89,7 +115,9 @@ def test_any_number_of_groups_in_proportion():
     assert [len(set(group)) for group in groups] == [50, 10, 20]
     assert sum(len(group) for group in groups) == 100
     halves = split_by_star(stars, seed=3, parts=(1, 1))
-    assert all(one.equals(other) for one, other in zip(halves, split_by_star(stars, seed=3), strict=True))
+    assert all(
+        one.equals(other) for one, other in zip(halves, split_by_star(stars, seed=3), strict=True)
+    )
 
 
 def test_the_split_of_the_lab_stays_what_it_was():
@@ -106,7 +134,7 @@ def test_the_split_of_the_lab_stays_what_it_was():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((catalogue(a={}, b={}), 1), "the stars of the table"),
+        ((catalog(a={}, b={}), 1), "the stars of the table"),
         ((["a", "b"], 1, 0.0), "above 0 and below 1"),
         ((["a", "b"], 1, 1.0), "above 0 and below 1"),
         ((["a", "b"], 1, 50), "above 0 and below 1"),
@@ -122,7 +150,9 @@ def test_what_cannot_be_split(arguments, message):
 def test_bias_and_scatter_of_a_known_difference_with_one_outlier():
     rng = np.random.default_rng(5)
     stars = [f"s{number}" for number in range(4001)]
-    reference = pd.DataFrame({"teff": rng.uniform(4000, 5000, 4001), "fe_h": rng.uniform(-1, 0, 4001)}, index=stars)
+    reference = pd.DataFrame(
+        {"teff": rng.uniform(4000, 5000, 4001), "fe_h": rng.uniform(-1, 0, 4001)}, index=stars
+    )
     fit = reference.iloc[::-1] + rng.normal([20, -0.05], [10, 0.02], (4001, 2))
     fit.loc["s7", "teff"] += 5000
     table = bias_and_scatter(fit, reference, ["teff", "fe_h"])

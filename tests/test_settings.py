@@ -11,9 +11,10 @@ import platformdirs
 import pytest
 
 import labtools
-from labtools import settings
-from labtools.cache import cached_folder
-from labtools.settings import data_folders, figures_folder, setting, table, writable
+from apogee_archive import settings
+from apogee_archive.cache import cached_folder
+from apogee_archive.settings import data_folders, figures_folder, setting, table, writable
+from mock_survey import tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -81,13 +82,17 @@ def test_a_folder_that_cannot_be_written_is_read_and_the_own_one_written(monkeyp
     assert shared == (tmp_path / "class",)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork") or os.getuid() != 0, reason="becomes another user, which only root may")
+@pytest.mark.skipif(
+    not hasattr(os, "fork") or os.getuid() != 0, reason="becomes another user, which only root may"
+)
 def test_another_user_reads_a_shared_cache_and_writes_to_the_own_folder(monkeypatch):
     """Permission bits as they are on a real machine: a class folder of root, read by `nobody`."""
     with tempfile.TemporaryDirectory() as place:
         os.chmod(place, 0o755)
         umask = os.umask(0o022)
-        theirs = cached_folder([Path(place) / "class"], "x-v1", lambda folder: (folder / "part").write_text("read me"))
+        theirs = cached_folder(
+            [Path(place) / "class"], "x-v1", lambda folder: (folder / "part").write_text("read me")
+        )
         os.umask(umask)
         own = Path(place) / "own"
         own.mkdir()
@@ -130,11 +135,15 @@ def test_the_simulated_survey_is_shared(monkeypatch, tmp_path):
 
 
 def test_every_table_ships():
-    for name in ("lines.csv", "known_lines.csv", "lines_jwst.csv"):
+    for name in ("bits.csv", "mist_v2.5.csv", "mystery_star.fits.gz"):
         assert table(name).is_file()
+    for name in ("lines.csv", "known_lines.csv", "lines_jwst.csv", "continuum_pixels.npz"):
+        assert tables.table(name).is_file()
 
 
 def test_the_package_is_light_and_knows_its_version():
     code = "import sys, labtools; print(labtools.__version__, *({'torch', 'pymc', 'astroquery'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]]
+    assert done.stdout.split() == [
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    ]

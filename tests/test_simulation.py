@@ -7,15 +7,24 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 
-from labtools import LABELS, Cannon, normalize, open_survey, real_mystery, select_giants, settings, split_by_star
-from labtools.apstar import read_apstar
+from apogee_archive import settings
+from apogee_archive.apstar import read_apstar
+from labtools import (
+    LABELS,
+    Cannon,
+    normalize,
+    open_survey,
+    real_mystery,
+    select_giants,
+    split_by_star,
+)
 from labtools.isochrones import best_isochrone, giant_branch, isochrone, shipped_isochrones
-from labtools.simulation import archive
-from labtools.simulation.catalogue import ERRORS, MISQUOTED, TRENDS
-from labtools.simulation.instrument import observe, throughput
-from labtools.simulation.population import MYSTERY, NAMED, draw_population
-from labtools.simulation.synthesis import synthesize
 from labtools.spectra import GRID, LAB_BITS, WAVELENGTH, chips
+from mock_survey import archive
+from mock_survey.catalog import ERROR_SCALE, ERRORS, TRENDS
+from mock_survey.instrument import observe, throughput
+from mock_survey.population import MYSTERY, NAMED, draw_population
+from mock_survey.synthesis import synthesize
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +53,13 @@ def test_a_small_survey_has_every_kind_of_star(stars):
     assert len(giants) == pytest.approx(stars, abs=3)
     assert set(NAMED) <= set(giants.index)
     assert set(small.kind) == {"giant", "dwarf", "metal-poor", "faint", "no labels"}
-    assert set(small.peculiar) == {"", "bad labels", "fast rotator", "wrong velocity", "blue persistence"}
+    assert set(small.anomaly) == {
+        "",
+        "bad labels",
+        "fast rotator",
+        "wrong velocity",
+        "blue persistence",
+    }
 
 
 @pytest.mark.parametrize("stars", [0, 59, 1901])
@@ -61,7 +76,9 @@ def test_a_flipped_bit_of_a_simulated_file_is_noticed(monkeypatch, tmp_path):
     content = bytearray(path.read_bytes())
     content[80_000] ^= 4
     path.write_bytes(content)
-    with pytest.warns(UserWarning, match=f"(?s)1 of 5 spectra are left out.*{ids[2].replace('+', '.')}.*sha1"):
+    with pytest.warns(
+        UserWarning, match=f"(?s)1 of 5 spectra are left out.*{ids[2].replace('+', '.')}.*sha1"
+    ):
         assert survey.spectra(ids).star.values.tolist() == [star for star in ids if star != ids[2]]
 
 
@@ -80,13 +97,19 @@ def test_the_key_holds_all_that_a_survey_depends_on(monkeypatch, tmp_path):
     keys = {first, archive.survey_key(129, 1900), archive.survey_key(128, 300)}
     other = tmp_path / "other.csv"
     other.write_text("another table")
-    tables = [[*archive.TABLES[:n], other, *archive.TABLES[n + 1 :]] for n in range(len(archive.TABLES))]
-    changes = [("VERSION", archive.VERSION + 1), ("MODEL", archive.MODEL + 1), *(("TABLES", some) for some in tables)]
+    tables = [
+        [*archive.TABLES[:n], other, *archive.TABLES[n + 1 :]] for n in range(len(archive.TABLES))
+    ]
+    changes = [
+        ("VERSION", archive.VERSION + 1),
+        ("MODEL", archive.MODEL + 1),
+        *(("TABLES", some) for some in tables),
+    ]
     for name, value in changes:
         with monkeypatch.context() as changed:
             changed.setattr(archive, name, value)
             keys.add(archive.survey_key(128, 1900))
-    assert len(keys) == 3 + len(changes) == 12
+    assert len(keys) == 3 + len(changes) == 13
     assert archive.survey_key(128, 1900) == first
 
 
@@ -103,7 +126,9 @@ def test_giants_stand_on_their_isochrones(truth):
     one = best_isochrone(6, 0)
     burning = one[(one.phase == 3) & (one.eep > 631)]
     assert clump.logg.median() == pytest.approx(burning.log_g.median(), abs=0.1)
-    hotter = clump.teff - [giant_branch(best_isochrone(6, round(f, 1)), g) for f, g in clump[["fe_h", "logg"]].values]
+    hotter = clump.teff - [
+        giant_branch(best_isochrone(6, round(f, 1)), g) for f, g in clump[["fe_h", "logg"]].values
+    ]
     assert 60 < hotter.median() < 250
 
 
@@ -124,7 +149,9 @@ def test_gravities_are_distributed_as_in_the_survey(truth, shared_data):
 def test_abundances_follow_trends_and_scatter(truth):
     giants = truth[truth.kind == "giant"]
     alpha = (giants.mg_fe + giants.si_fe) / 2
-    lockstep = {name: np.corrcoef(giants[name], alpha)[0, 1] for name in ("ca_fe", "s_fe", "o_fe", "al_fe")}
+    lockstep = {
+        name: np.corrcoef(giants[name], alpha)[0, 1] for name in ("ca_fe", "s_fe", "o_fe", "al_fe")
+    }
     assert all(0.6 < r < 0.995 for r in lockstep.values()), lockstep
     slopes = {name: np.polyfit(alpha, giants[name], 1)[0] for name in ("ca_fe", "al_fe", "mn_fe")}
     assert slopes["mn_fe"] < 0 < slopes["ca_fe"] < slopes["al_fe"]
@@ -137,13 +164,17 @@ def test_giants_have_two_sequences_and_a_clump(truth):
     rest = giants.si_fe - np.polyval(np.polyfit(giants.mg_fe, giants.si_fe, 2), giants.mg_fe)
     assert rest.std() > 0.02, "[Si/Fe] is no function of [Mg/Fe]"
     middle = giants[giants.fe_h.between(-0.6, -0.3)].mg_fe
-    low, gap, high = (middle.between(a, b).sum() / (b - a) for a, b in ((0.05, 0.13), (0.16, 0.2), (0.23, 0.31)))
+    low, gap, high = (
+        middle.between(a, b).sum() / (b - a) for a, b in ((0.05, 0.13), (0.16, 0.2), (0.23, 0.31))
+    )
     assert gap < 0.6 * min(low, high), "a gap between the sequences"
 
 
 @pytest.fixture(scope="module")
 def images():
-    star = pd.Series(MYSTERY.to_dict() | {"vhelio": 20.0, "peculiar": "", "nvisits": 3, "snr": 150.0})
+    star = pd.Series(
+        MYSTERY.to_dict() | {"vhelio": 20.0, "anomaly": "", "nvisits": 3, "snr": 150.0}
+    )
     model = synthesize(MYSTERY.to_frame("m").T[LABELS].astype(float)).values[0]
     source = model * throughput(star, np.random.default_rng(0))
     return source, star, {n: observe(source, star, np.random.default_rng(n)) for n in (1, 2)}
@@ -164,18 +195,20 @@ def test_noise_is_what_the_error_says(images):
 
 
 def test_noise_correlates_as_measured_on_real_visits(images):
-    """0.4 between neighbours, nothing beyond (`tools/measure_instrument.py`)."""
+    """0.4 between neighbours, nothing beyond (`packages/mock_survey/calibration/measure_instrument.py`)."""
     for pull, good in pulls(images):
         clean = good & (np.abs(pull) < 5)
         pull = np.where(clean, pull, 0)
         for distance, expected in ((1, 0.4), (2, 0.0), (3, 0.0)):
             both = clean[distance:] & clean[:-distance]
-            assert (pull[distance:] * pull[:-distance])[both].mean() == pytest.approx(expected, abs=0.06)
+            assert (pull[distance:] * pull[:-distance])[both].mean() == pytest.approx(
+                expected, abs=0.06
+            )
 
 
 def test_no_polynomial_takes_the_response_away():
     """What degree 2 leaves on a chip is about 0.4 %, as on real ones; it is the same wherever the star stands."""
-    star = pd.Series({"peculiar": ""})
+    star = pd.Series({"anomaly": ""})
     left = []
     for seed in range(40):
         level = throughput(star, np.random.default_rng(seed))[3648:6048]
@@ -238,16 +271,23 @@ def survey():
 
 @pytest.fixture(scope="module")
 def tables(survey):
-    return tuple(pd.read_csv(survey._folder() / f"{name}.csv") for name in ("apogeeStar", "aspcapStar"))
+    return tuple(
+        pd.read_csv(survey._folder() / f"{name}.csv") for name in ("apogeeStar", "aspcapStar")
+    )
 
 
-def test_the_catalogue_holds_what_the_cuts_must_remove(tables):
+def test_the_catalog_holds_what_the_cuts_must_remove(tables):
     stars, labels = tables
-    catalogue = stars.merge(labels.drop(columns="apogee_id"), on="apstar_id").set_index("apogee_id")
-    for gone in ((labels[LABELS] < -9000).any(axis=1), stars.snr < 50, labels.logg > 4, labels.fe_h.between(-9, -1)):
+    catalog = stars.merge(labels.drop(columns="apogee_id"), on="apstar_id").set_index("apogee_id")
+    for gone in (
+        (labels[LABELS] < -9000).any(axis=1),
+        stars.snr < 50,
+        labels.logg > 4,
+        labels.fe_h.between(-9, -1),
+    ):
         assert gone.sum() > 20
     assert stars.extratarg.eq(16).sum() > 20
-    giants = select_giants(catalogue.replace([-9999.0, -9999.99], np.nan))
+    giants = select_giants(catalog.replace([-9999.0, -9999.99], np.nan))
     assert 1800 < len(giants) < 2000
     assert set(NAMED) <= set(giants.index)
     assert set(giants.field) == {"M15", "N6791", "K2_C4_168-21", "060+00"}
@@ -257,11 +297,11 @@ def test_the_catalogue_holds_what_the_cuts_must_remove(tables):
 
 @pytest.fixture(scope="module")
 def label_errors(tables, survey):
-    """Catalogue minus truth of ordinary giants, less the trends; the quoted errors; the stars."""
+    """Catalog minus truth of ordinary giants, less the trends; the quoted errors; the stars."""
     stars, labels = tables
     labels = labels.assign(extratarg=stars.extratarg).set_index("apogee_id")
     truth = survey.truth()
-    truth = truth[(truth.kind == "giant") & (truth.peculiar == "")]
+    truth = truth[(truth.kind == "giant") & (truth.anomaly == "")]
     labels = labels[labels.extratarg == 0].loc[truth.index]
     place = np.column_stack([(truth.teff - 4600) / 500, truth.fe_h, truth.phase == 3])
     off = labels[LABELS] - truth[LABELS] - place @ TRENDS[LABELS].to_numpy()
@@ -273,8 +313,8 @@ def test_quoted_errors_are_a_little_wrong(label_errors):
     for name in LABELS:
         pull = off[name] / quoted[name]
         assert pull.mean() == pytest.approx(0, abs=0.1)
-        assert pull.std() == pytest.approx(MISQUOTED[name], rel=0.2)
-    assert not np.allclose(MISQUOTED, 1, atol=0.1)
+        assert pull.std() == pytest.approx(ERROR_SCALE[name], rel=0.2)
+    assert not np.allclose(ERROR_SCALE, 1, atol=0.1)
 
 
 def test_label_errors_are_correlated(label_errors):
@@ -298,19 +338,23 @@ def test_label_errors_are_correlated(label_errors):
 def test_label_errors_know_the_noise_of_their_spectrum(survey):
     """The best linear estimate finds labels that were put into the noise, and its covariance is that of its errors."""
     pipeline = archive.Pipeline()
-    star = survey.truth().query("peculiar == '' and kind == 'giant'").iloc[3]
+    star = survey.truth().query("anomaly == '' and kind == 'giant'").iloc[3]
     example = pipeline.examples.iloc[[2]]
     flat = synthesize(example).values[0].astype(float) * 1000
     moved = synthesize(example.assign(teff=example.teff + 25)).values[0] * 1000.0
     star = star.copy()
     star[LABELS] = example.iloc[0]
     mask = np.zeros((1, WAVELENGTH.size), int)
-    shift, covariance = pipeline.errors(star, flat, (moved[None], np.full((1, WAVELENGTH.size), 5.0), mask))
+    shift, covariance = pipeline.errors(
+        star, flat, (moved[None], np.full((1, WAVELENGTH.size), 5.0), mask)
+    )
     assert shift[0] == pytest.approx(25, rel=0.1)
     rng, found = np.random.default_rng(0), []
     for _ in range(300):
         noisy = flat + 5 * rng.standard_normal(flat.size)
-        found.append(pipeline.errors(star, flat, (noisy[None], np.full((1, flat.size), 5.0), mask))[0])
+        found.append(
+            pipeline.errors(star, flat, (noisy[None], np.full((1, flat.size), 5.0), mask))[0]
+        )
     np.testing.assert_allclose(np.std(found, axis=0), np.sqrt(np.diag(covariance)), rtol=0.15)
     assert (np.sqrt(np.diag(covariance)) < ERRORS[LABELS]).all()
 
@@ -330,7 +374,10 @@ def test_files_read_as_real_ones_do(survey):
         assert len(hdus) == 11
     star = read_apstar(path)
     assert star.attrs["snr"] == pytest.approx(180)
-    ends = [star.attrs[key] for key in ("blue_min", "blue_max", "green_min", "green_max", "red_min", "red_max")]
+    ends = [
+        star.attrs[key]
+        for key in ("blue_min", "blue_max", "green_min", "green_max", "red_min", "red_max")
+    ]
     lit = np.flatnonzero(star.flux.values[0])
     assert ends[0] == lit[0]
     assert ends[-1] == lit[-1]
@@ -353,14 +400,16 @@ def test_continuum_pixels_cover_the_chips(survey):
 
 
 def test_the_map_resembles_the_courses(survey, shared_data):
-    with np.load(shared_data / "course" / "cannon_continuum_apogee.npz", allow_pickle=False) as course:
+    with np.load(
+        shared_data / "course" / "cannon_continuum_apogee.npz", allow_pickle=False
+    ) as course:
         both = (survey.continuum_pixels().values & course["trusted"]).sum()
         chance = survey.continuum_pixels().values.mean() * course["trusted"].sum()
     assert both > 2.5 * chance
 
 
 def test_labels_come_back_out(survey):
-    """Closure: a Cannon taught by 400 catalogue entries finds the true labels of other stars."""
+    """Closure: a Cannon taught by 400 catalog entries finds the true labels of other stars."""
     giants = select_giants(survey.catalog())
     giants = giants[(giants.aspcapflag < 1 << 23) & (giants.starflag == 0)].iloc[::3]
     spectra = normalize(survey.spectra(giants), survey.continuum_pixels())
@@ -378,7 +427,7 @@ def test_labels_come_back_out(survey):
 def test_similar_stars_have_similar_spectra(survey):
     """Two stars of the same labels, observed with other continua, noise and masks, agree within noise and ripple."""
     truth = survey.truth()
-    star = truth[(truth.kind == "giant") & (truth.peculiar == "")].iloc[40]
+    star = truth[(truth.kind == "giant") & (truth.anomaly == "")].iloc[40]
     model = synthesize(star[LABELS].astype(float).to_frame("s").T).values[0]
     pair = []
     for seed in (1, 2):

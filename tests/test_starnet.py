@@ -43,7 +43,9 @@ def net(sets):
 
 
 def test_starnet_has_the_published_number_of_parameters():
-    by_hand = (8 + 1) * 4 + (4 * 8 + 1) * 16 + (16 * ((8192 - 14) // 4) + 1) * 256 + 257 * 128 + 129 * 3
+    by_hand = (
+        (8 + 1) * 4 + (4 * 8 + 1) * 16 + (16 * ((8192 - 14) // 4) + 1) * 256 + 257 * 128 + 129 * 3
+    )
     assert sum(p.numel() for p in StarNet(8192, 3).parameters()) == by_hand == 8_406_327
 
 
@@ -183,7 +185,9 @@ def test_labels_are_scaled_as_scikit_learn_does(sets):
 def test_early_stopping_and_best_weights(sets):
     spectra, labels, validation, truth = sets
     nonsense = labels.sample(frac=1, random_state=1).set_axis(labels.index)
-    net = train(spectra, nonsense, validation, truth, "SmallNet", Recipe(epochs=40, patience=3, rate=3e-3))
+    net = train(
+        spectra, nonsense, validation, truth, "SmallNet", Recipe(epochs=40, patience=3, rate=3e-3)
+    )
     assert len(net.history) < 40
     scaled = (net.predict(validation) - truth) / net.scale["label_std"]
     assert (scaled**2).to_numpy().mean() == pytest.approx(net.history.validation.min(), rel=1e-4)
@@ -194,7 +198,11 @@ def test_split_is_5_1_2_disjoint_and_by_star():
     groups = split_by_star(stars, seed=42, parts=(5, 1, 2))
     assert [group.nunique() for group in groups] == [500, 100, 200]
     assert sum(map(len, groups)) == 802
-    assert not set(groups[0]) & set(groups[1]) | set(groups[1]) & set(groups[2]) | set(groups[0]) & set(groups[2])
+    assert (
+        not set(groups[0]) & set(groups[1])
+        | set(groups[1]) & set(groups[2])
+        | set(groups[0]) & set(groups[2])
+    )
     assert not split_by_star(stars, seed=43, parts=(5, 1, 2))[0].equals(groups[0])
 
 
@@ -203,7 +211,9 @@ def test_scores_against_scikit_learn(net, sets):
     table = scores(predicted, truth.sample(frac=1, random_state=0))
     for label in truth:
         assert table.R2[label] == pytest.approx(r2_score(truth[label], predicted[label]))
-        assert table.rmse[label] == pytest.approx(np.sqrt(np.mean((predicted[label] - truth[label]) ** 2)))
+        assert table.rmse[label] == pytest.approx(
+            np.sqrt(np.mean((predicted[label] - truth[label]) ** 2))
+        )
 
 
 def test_bad_input_is_refused(sets, net):

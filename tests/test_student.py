@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-8]*.ipynb"))
 
-spec = importlib.util.spec_from_file_location("make_student", ROOT / "tools" / "make_student.py")
+spec = importlib.util.spec_from_file_location(
+    "make_student", ROOT / "packages" / "lab_course" / "student.py"
+)
 make_student = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make_student)
 
@@ -55,12 +57,20 @@ def test_no_solution_is_left(pair):
     notebook, student = pair
     solutions = [cell for tag in ("solution", "answer") for cell in tagged(notebook, tag)]
     assert solutions
-    kept = {cell.source for cell in notebook.cells if not {"solution", "answer"} & set(cell.metadata.get("tags", []))}
+    kept = {
+        cell.source
+        for cell in notebook.cells
+        if not {"solution", "answer"} & set(cell.metadata.get("tags", []))
+    }
     open_text = "\n".join(kept)
     text = "\n".join(cell.source for cell in student.cells)
     for cell in solutions:
         for line in map(str.strip, cell.source.splitlines()):
-            if len(line) > 25 and line not in open_text and not re.match(r"import |from |def |\"\"\"", line):
+            if (
+                len(line) > 25
+                and line not in open_text
+                and not re.match(r"import |from |def |\"\"\"", line)
+            ):
                 assert line not in text, line
     assert not any(cell.get("outputs") for cell in student.cells)
 
@@ -68,13 +78,19 @@ def test_no_solution_is_left(pair):
 def test_prose_questions_and_checks_stay(pair):
     notebook, student = pair
     headings = re.compile(r"^#+ .*", re.M)
-    texts = ["\n".join(cell.source for cell in one.cells if cell.cell_type == "markdown") for one in pair]
+    texts = [
+        "\n".join(cell.source for cell in one.cells if cell.cell_type == "markdown") for one in pair
+    ]
     assert headings.findall(texts[0]) == headings.findall(texts[1])
-    assert [c.source for c in tagged(notebook, "check")] == [c.source for c in tagged(student, "check")]
+    assert [c.source for c in tagged(notebook, "check")] == [
+        c.source for c in tagged(student, "check")
+    ]
     asked = [cell for cell in notebook.cells if "ask" in cell.metadata.get("lab", {})]
     assert texts[1].count("**Predict, then look.**") == len(asked)
     seen = [cell for cell in notebook.cells if cell.source.startswith("**What to see.**")]
-    assert all("ask" in cell.metadata.get("lab", {}) for cell in seen), "a question before each picture"
+    assert all("ask" in cell.metadata.get("lab", {}) for cell in seen), (
+        "a question before each picture"
+    )
 
 
 def test_stubs_are_python_and_cells_are_known_to_nbgrader(pair):

@@ -1,11 +1,11 @@
-"""The sample of the notebooks: the same stars in catalogue and spectra, made again when the survey changes."""
+"""The sample of the notebooks: the same stars in catalog and spectra, made again when the survey changes."""
 
 import numpy as np
 import pytest
 
 import labtools.surveys
+from apogee_archive.cache import hash_key
 from labtools import normalize, normalized_giants, open_survey, select_giants
-from labtools.cache import digest
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,18 @@ def test_the_cannon_is_trained_anew_for_other_wavelengths(survey, monkeypatch):
     giants, spectra = normalized_giants(survey)
     keys = []
     monkeypatch.setattr(
-        labtools.surveys, "cached", lambda folders, name, build, *parts, form: keys.append(digest(*parts))
+        labtools.surveys,
+        "cached",
+        lambda folders, name, build, *parts, form: keys.append(hash_key(*parts)),
     )
-    for wavelength in (spectra.wavelength, np.nextafter(spectra.wavelength, np.inf), spectra.wavelength):
+    for wavelength in (
+        spectra.wavelength,
+        np.nextafter(spectra.wavelength, np.inf),
+        spectra.wavelength,
+    ):
         moved = spectra.assign_coords(wavelength=wavelength.values)
-        monkeypatch.setattr(labtools.surveys, "normalized_giants", lambda survey, moved=moved: (giants, moved))
+        monkeypatch.setattr(
+            labtools.surveys, "normalized_giants", lambda survey, moved=moved: (giants, moved)
+        )
         labtools.lab_cannon(survey)
     assert keys[0] == keys[2] != keys[1]

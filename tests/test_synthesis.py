@@ -6,9 +6,9 @@ import pytest
 from astropy.io import fits
 from line_sources import air_to_vacuum
 
-from labtools.simulation import atmosphere, synthesis
-from labtools.simulation.synthesis import read_lines, synthesize
 from labtools.spectra import WAVELENGTH
+from mock_survey import atmosphere, synthesis
+from mock_survey.synthesis import read_lines, synthesize
 
 CHIPS = ((322, 3242), (3648, 6048), (6412, 8306))
 PIXELS = np.concatenate([np.arange(*chip) for chip in CHIPS])
@@ -50,18 +50,32 @@ def test_h_minus_against_polynomials_of_gray(wavelength, temperature):
     f1 = 15.2827 - 9.2846 * x + 1.99381 * x**2 - 0.142631 * x**3
     f2 = -197.789 + 190.266 * x - 67.9775 * x**2 + 10.6913 * x**3 - 0.625151 * x**4
     free = 1e-26 * 10 ** (f0 + f1 * np.log10(theta) + f2 * np.log10(theta) ** 2)
-    series = (1.99654, -1.18267e-5, 2.64243e-6, -4.40524e-10, 3.23992e-14, -1.39568e-18, 2.78701e-23)
+    series = (
+        1.99654,
+        -1.18267e-5,
+        2.64243e-6,
+        -4.40524e-10,
+        3.23992e-14,
+        -1.39568e-18,
+        2.78701e-23,
+    )
     cross_section = 1e-18 * np.polynomial.polynomial.polyval(wavelength, series)
     bound = 4.158e-10 * cross_section * theta**2.5 * 10 ** (0.754 * theta)
     bound *= 1 - np.exp(-1.4388e8 / (wavelength * temperature))
-    assert atmosphere.h_minus_free_free(wavelength / 1e4, temperature) == pytest.approx(free, rel=0.01)
-    assert atmosphere.h_minus_bound_free(wavelength / 1e4, temperature) == pytest.approx(bound, rel=0.03)
+    assert atmosphere.h_minus_free_free(wavelength / 1e4, temperature) == pytest.approx(
+        free, rel=0.01
+    )
+    assert atmosphere.h_minus_bound_free(wavelength / 1e4, temperature) == pytest.approx(
+        bound, rel=0.03
+    )
 
 
 def photosphere(teff, logg, fe_h=0.0):
     labels = synthesis.complete_labels(stars((teff, logg, fe_h, 0.0)))
     abundance = atmosphere.abundances(labels)
-    return atmosphere.photosphere(labels.teff.to_numpy(), labels.logg.to_numpy(), abundance), abundance
+    return atmosphere.photosphere(
+        labels.teff.to_numpy(), labels.logg.to_numpy(), abundance
+    ), abundance
 
 
 def test_pressure_of_the_solar_photosphere():
@@ -72,7 +86,9 @@ def test_pressure_of_the_solar_photosphere():
     assert (np.diff(pressure) > 0).all()
 
 
-@pytest.mark.parametrize(("teff", "logg", "fe_h"), [(4000.0, 1.0, 0.0), (4500.0, 2.0, -0.3), (5500.0, 3.5, -2.0)])
+@pytest.mark.parametrize(
+    ("teff", "logg", "fe_h"), [(4000.0, 1.0, 0.0), (4500.0, 2.0, -0.3), (5500.0, 3.5, -2.0)]
+)
 def test_electrons_balance_ions(teff, logg, fe_h):
     """The electrons of MARCS are those that the lab's partition functions and Saha's equation give, to a fifth."""
     layers, abundance = photosphere(teff, logg, fe_h)
@@ -80,7 +96,10 @@ def test_electrons_balance_ions(teff, logg, fe_h):
     for element in ("H", *atmosphere.DONORS):
         _, energy, _, u, p, u_ion, p_ion = atmosphere.ATOMS[element]
         x = layers.temperature / 5040
-        ratio = atmosphere.saha(layers.temperature, energy, u * x**p, u_ion * x**p_ion) / layers.electrons
+        ratio = (
+            atmosphere.saha(layers.temperature, energy, u * x**p, u_ion * x**p_ion)
+            / layers.electrons
+        )
         ions = ions + abundance[element] * layers.nuclei * ratio / (1 + ratio)
     np.testing.assert_allclose(ions, layers.electrons, rtol=0.2)
 
@@ -91,7 +110,9 @@ def test_beyond_the_grid_its_edge_is_taken():
             np.testing.assert_allclose(one, other, rtol=0.02)
 
 
-@pytest.mark.parametrize(("species", "ep", "loggf"), [("CO", 0.5, -7.0), ("OH", 0.5, -5.6), ("Ti I", 1.5, -3.0)])
+@pytest.mark.parametrize(
+    ("species", "ep", "loggf"), [("CO", 0.5, -7.0), ("OH", 0.5, -5.6), ("Ti I", 1.5, -3.0)]
+)
 def test_cooler_stars_show_stronger_molecules_and_low_excitation(species, ep, loggf):
     labels = stars((5000, 2.5, 0, 0), (4500, 2.5, 0, 0), (4000, 2.5, 0, 0))
     assert (np.diff(equivalent_width(labels, one_line(species, ep, loggf))) > 0).all()
@@ -100,9 +121,9 @@ def test_cooler_stars_show_stronger_molecules_and_low_excitation(species, ep, lo
 def test_brackett_lines_grow_with_temperature_and_stay_weak_in_giants():
     brackett = read_lines().query("species == 'H I' and wavelength < 16900")
     wave = np.arange(16090.0, 16135.0, 0.2)
-    depth = 1 - synthesize(stars((4200, 2, 0, 0), (5000, 3, 0, 0), (6400, 4, 0, 0)), wave, lines=brackett).values.min(
-        axis=1
-    )
+    depth = 1 - synthesize(
+        stars((4200, 2, 0, 0), (5000, 3, 0, 0), (6400, 4, 0, 0)), wave, lines=brackett
+    ).values.min(axis=1)
     assert depth[0] < 0.02
     assert depth[0] < depth[1] < depth[2]
     assert depth[2] > 0.03
@@ -119,12 +140,16 @@ def test_strong_lines_get_wings_from_pressure():
 
 
 def test_weak_lines_grow_with_strength_and_strong_ones_saturate():
-    width = [equivalent_width(GIANT, one_line("Fe I", 5.0, gf))[0] for gf in (-4.0, -3.7, -0.5, -0.2)]
+    width = [
+        equivalent_width(GIANT, one_line("Fe I", 5.0, gf))[0] for gf in (-4.0, -3.7, -0.5, -0.2)
+    ]
     assert np.log10(width[1] / width[0]) == pytest.approx(0.3, abs=0.03)
     assert np.log10(width[3] / width[2]) < 0.15
 
 
-@pytest.mark.parametrize(("element", "line"), [("mg", 15753.20), ("mg", 15770.11), ("si", 16099.18)])
+@pytest.mark.parametrize(
+    ("element", "line"), [("mg", 15753.20), ("mg", 15770.11), ("si", 16099.18)]
+)
 def test_gradient_is_centred_on_the_vacuum_wavelength(element, line):
     wave = WAVELENGTH
     up, down = GIANT.copy(), GIANT.copy()
@@ -169,8 +194,12 @@ def test_stars_do_not_depend_on_their_chunk_or_grid():
 
 
 def test_shape_coordinates_and_range():
-    corners = [(t, g, f, a) for t in (3500, 6500) for g in (0, 5) for f in (-2.5, 0.6) for a in (-0.2, 0.5)]
-    labels = stars(*corners).set_index(pd.Index([f"2M{i:08d}+0000000" for i in range(16)], name="apogee_id"))
+    corners = [
+        (t, g, f, a) for t in (3500, 6500) for g in (0, 5) for f in (-2.5, 0.6) for a in (-0.2, 0.5)
+    ]
+    labels = stars(*corners).set_index(
+        pd.Index([f"2M{i:08d}+0000000" for i in range(16)], name="apogee_id")
+    )
     flux = synthesize(labels)
     assert flux.dims == ("star", "wavelength")
     assert list(flux["star"].values) == list(labels.index)
@@ -182,7 +211,9 @@ def test_shape_coordinates_and_range():
 
 def test_smooth_in_the_labels():
     """Third differences along a fine path of labels are small beside first ones: no steps, no kinks."""
-    path = stars(*[(4500 + 10 * i, 2.0 + 0.02 * i, -0.3 + 0.02 * i, 0.1 + 0.01 * i) for i in range(12)])
+    path = stars(
+        *[(4500 + 10 * i, 2.0 + 0.02 * i, -0.3 + 0.02 * i, 0.1 + 0.01 * i) for i in range(12)]
+    )
     flux = synthesize(path).values.astype(float)
     assert np.abs(np.diff(flux, 3, axis=0)).max() < 0.03 * np.abs(np.diff(flux, axis=0)).max()
 
@@ -288,7 +319,9 @@ def test_resembles_the_real_mystery_star(real):
     assert np.corrcoef(star[good], model[good])[0, 1] > 0.95
 
 
-@pytest.mark.parametrize("labels", [(4467, 2.03, -0.51, 0.23), (4500, 2, -0.3, 0.05), (4750, 2.5, -0.1, 0.07)])
+@pytest.mark.parametrize(
+    "labels", [(4467, 2.03, -0.51, 0.23), (4500, 2, -0.3, 0.05), (4750, 2.5, -0.1, 0.07)]
+)
 def test_responds_to_labels_as_real_giants_do(real, labels):
     _, trusted, coefficients = real
     star = stars(labels)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from apogee_archive.settings import data_folders
 from labtools import open_survey
-from labtools.settings import data_folders
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
@@ -19,8 +19,8 @@ import sys
 from pathlib import Path
 import matplotlib.pyplot as plt
 import labtools
-from labtools.settings import checkout, data_folders, figures_folder
-from labtools.simulation.synthesis import read_lines
+from apogee_archive.settings import checkout, data_folders, figures_folder
+from mock_survey.synthesis import read_lines
 site, home = map(Path, sys.argv[1:])
 assert Path(labtools.__file__).is_relative_to(site), labtools.__file__
 assert checkout() is None
@@ -37,7 +37,14 @@ print(labtools.__version__, len(giants), *normal.sizes.values())
 
 
 def pip(*arguments):
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-input",
+        *map(str, arguments),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -47,7 +54,8 @@ def wheel(tmp_path_factory):
     """The wheel, built from a copy of the tree without the network."""
     place = tmp_path_factory.mktemp("wheel")
     source = place / "source"
-    shutil.copytree(ROOT / "labtools", source / "labtools", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("labtools", "packages"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", place, source)
@@ -55,10 +63,18 @@ def wheel(tmp_path_factory):
     return built
 
 
-def test_every_file_of_the_package_is_in_it(wheel):
-    files = [path for path in (ROOT / "labtools").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    expected = {path.relative_to(ROOT).as_posix() for path in files}
-    assert {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("labtools/")} == expected
+def test_every_file_of_the_packages_is_in_it(wheel):
+    roots = {ROOT: ["labtools"], ROOT / "packages": ["apogee_archive", "mock_survey"]}
+    roots[ROOT / "packages"] += ["survey_batch", "lab_course"]
+    expected = {
+        path.relative_to(root).as_posix()
+        for root, packages in roots.items()
+        for package in packages
+        for path in (root / package).rglob("*")
+        if path.is_file() and not {"__pycache__", "calibration"} & set(path.parts)
+    }
+    found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert found == expected
 
 
 def test_it_works_without_the_source_tree(wheel, tmp_path):
@@ -68,9 +84,14 @@ def test_it_works_without_the_source_tree(wheel, tmp_path):
     site, home = tmp_path / "site", tmp_path / "home"
     home.mkdir()
     pip("install", "--no-deps", "--no-index", "--target", site, wheel)
-    settings = {name: value for name, value in os.environ.items() if not name.startswith(("LAB_", "XDG_"))}
+    settings = {
+        name: value for name, value in os.environ.items() if not name.startswith(("LAB_", "XDG_"))
+    }
     settings |= {"PYTHONPATH": str(site), "HOME": str(home), "XDG_DATA_HOME": str(home / "data")}
-    settings |= {"LAB_DATA_SHARED": os.pathsep.join(map(str, (first, *shared))), "MPLCONFIGDIR": str(home)}
+    settings |= {
+        "LAB_DATA_SHARED": os.pathsep.join(map(str, (first, *shared))),
+        "MPLCONFIGDIR": str(home),
+    }
     command = [sys.executable, "-c", SCRIPT, str(site), str(home)]
     done = subprocess.run(command, cwd=home, env=settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -47,7 +47,9 @@ def write_archive(folder, number=12):
         stars[column] = rng.uniform(-90, 90, len(stars)).round(5)
     prefix = stars.telescope.map({"apo25m": "apStar", "lco25m": "asStar"})
     stars["file"] = prefix + "-dr17-" + stars.apogee_id + ".fits"
-    stars["apstar_id"] = "apogee." + stars.telescope + ".s.stars." + stars.field + "." + stars.apogee_id
+    stars["apstar_id"] = (
+        "apogee." + stars.telescope + ".s.stars." + stars.field + "." + stars.apogee_id
+    )
     labels = stars[["apstar_id", "apogee_id", "starflag"]].copy()
     for column, (low, high) in {
         "teff": (4000, 5500), "logg": (1, 4), "m_h": (-1, 0.4), "alpha_m": (0, 0.3), "fe_h": (-1, 0.4),
@@ -62,5 +64,10 @@ def write_archive(folder, number=12):
     stars.to_csv(folder / "apogeeStar.csv", index=False)
     labels.sample(frac=1, random_state=1).to_csv(folder / "aspcapStar.csv", index=False)
     for number, row in stars.iterrows():
-        write_apstar(folder / STARS / row.telescope / row.field / row.file, row.apogee_id, row.nvisits, number)
+        write_apstar(
+            folder / STARS / row.telescope / row.field / row.file,
+            row.apogee_id,
+            row.nvisits,
+            number,
+        )
     return folder

@@ -20,17 +20,23 @@ import xarray as xr
 from scipy.optimize import curve_fit
 
 import labtools
+from apogee_archive.apstar import read_apstar
+from lab_course.interactive import explore_spectrum
 from labtools import LABELS, Cannon, normalize
-from labtools.apstar import read_apstar
 from labtools.cannon import design, design_slopes
-from labtools.explorer import explore_spectrum
-from labtools.posterior import build_model, diagnose, sample
-from labtools.simulation.synthesis import read_lines
+from labtools.mcmc import build_model, diagnose, sample
+from mock_survey.synthesis import read_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 PIXELS = 7214
-JOIN = {"combine_attrs": "drop", "join": "override", "coords": "minimal", "compat": "override", "data_vars": "all"}
+JOIN = {
+    "combine_attrs": "drop",
+    "join": "override",
+    "coords": "minimal",
+    "compat": "override",
+    "data_vars": "all",
+}
 
 
 def timed(function, repeats=3):
@@ -65,7 +71,9 @@ def observe(model, number, seed=1, snr=100):
     names = [f"star{i}" for i in range(number)]
     coords = {"star": names, "wavelength": model.wavelength}
     axes = ("star", "wavelength")
-    spectra = xr.Dataset({"flux": (axes, flux), "error": (axes, np.full_like(flux, 1 / snr))}, coords=coords)
+    spectra = xr.Dataset(
+        {"flux": (axes, flux), "error": (axes, np.full_like(flux, 1 / snr))}, coords=coords
+    )
     return spectra, pd.DataFrame(model.unscaled(x), index=names, columns=list(model.labels))
 
 
@@ -73,7 +81,10 @@ def train_by_loop(spectra, labels, model, pixels):
     """Coefficients and scatter of some pixels by the grid of s² that the lab asks for."""
     rows = design(model.scaled(labels.to_numpy()))
     for pixel in pixels:
-        f, sigma = spectra.flux.values[:, pixel].astype(float), spectra.error.values[:, pixel].astype(float)
+        f, sigma = (
+            spectra.flux.values[:, pixel].astype(float),
+            spectra.error.values[:, pixel].astype(float),
+        )
         good = np.isfinite(sigma)
         f, sigma, a = f[good], sigma[good], rows[good]
         for s2 in np.geomspace(1e-8, 1e-2, 30):
@@ -94,14 +105,25 @@ def fit_by_scipy(spectra, model, analytic):
             return theta @ design_slopes(np.array(x))
 
         start = np.zeros(len(model.labels))
-        curve_fit(predict, None, flux[good], start, sigma, method="trf", jac=jacobian if analytic else None)
+        curve_fit(
+            predict,
+            None,
+            flux[good],
+            start,
+            sigma,
+            method="trf",
+            jac=jacobian if analytic else None,
+        )
 
 
 def training(model, teach, labels):
     rows = model.scaled(labels.to_numpy())
     v = design(rows)
     i, j = np.triu_indices(v.shape[1])
-    products, weight = np.ascontiguousarray((v[:, i] * v[:, j]).T), np.random.default_rng(0).random(teach.flux.shape)
+    products, weight = (
+        np.ascontiguousarray((v[:, i] * v[:, j]).T),
+        np.random.default_rng(0).random(teach.flux.shape),
+    )
     ours, limit = timed(lambda: Cannon.train(teach, labels)), timed(lambda: products @ weight)
     pixels = np.linspace(0, PIXELS - 1, 30).astype(int)
     loop = timed(lambda: train_by_loop(teach, labels, model, pixels), 1) * PIXELS / pixels.size
@@ -111,11 +133,17 @@ def training(model, teach, labels):
 
 
 def fitting(model, test):
-    ours, few = timed(lambda: model.fit(test)), test.isel(star=slice(0, None, max(1, test.sizes["star"] // 12)))
+    ours, few = (
+        timed(lambda: model.fit(test)),
+        test.isel(star=slice(0, None, max(1, test.sizes["star"] // 12))),
+    )
     share = test.sizes["star"] / few.sizes["star"]
     yield f"fitting {test.sizes['star']} stars", f"{ours:.2f} s"
     for name, analytic in (("curve_fit, numerical", False), ("curve_fit, analytic Jacobian", True)):
-        yield f"{name} / fitting", f"{timed(lambda a=analytic: fit_by_scipy(few, model, a), 1) * share / ours:.0f}"
+        yield (
+            f"{name} / fitting",
+            f"{timed(lambda a=analytic: fit_by_scipy(few, model, a), 1) * share / ours:.0f}",
+        )
 
 
 def all_pixels(model, one):
@@ -124,10 +152,16 @@ def all_pixels(model, one):
     import pytensor.tensor as pt
 
     good = np.isfinite(one.error.values[0]) & np.isfinite(model.s2)
-    sigma, (i, j) = np.sqrt(one.error.values[0, good].astype(float) ** 2 + model.s2[good]), np.triu_indices(5)
-    bounds, start = labtools.posterior.flat_priors(model), model.fit(one).iloc[0]
+    sigma, (i, j) = (
+        np.sqrt(one.error.values[0, good].astype(float) ** 2 + model.s2[good]),
+        np.triu_indices(5),
+    )
+    bounds, start = labtools.mcmc.flat_priors(model), model.fit(one).iloc[0]
     with pm.Model() as full:
-        y = [pm.Uniform(name, low, high, initval=start[name]) for name, low, high in bounds.itertuples()]
+        y = [
+            pm.Uniform(name, low, high, initval=start[name])
+            for name, low, high in bounds.itertuples()
+        ]
         x = (pt.stack(y) - model.offset) / model.scale
         flux = pt.dot(model.theta[good], pt.concatenate([pt.ones(1), x, x[i] * x[j]]))
         pm.Normal("flux", flux, sigma, observed=one.flux.values[0, good])
@@ -152,20 +186,33 @@ def sampling(model, one):
         yield f"1,000 effective draws by NUTS, {name}", f"{value:.0f} s"
 
 
-def reading(survey, number=60):
-    files = [path for folder in survey.folders for path in Path(folder).rglob("apStar-*.fits")][:number]
+def wrap_read_errors(survey, number=60):
+    files = [path for folder in survey.folders for path in Path(folder).rglob("apStar-*.fits")][
+        :number
+    ]
     pixels = survey.continuum_pixels()
     if files:
         byte = timed(lambda: [path.read_bytes() for path in files])
-        whole = timed(lambda: normalize(xr.concat(map(read_apstar, files), "star", **JOIN), pixels), 1)
-        yield "reading and normalizing an apStar file (goal 5 ms)", f"{1000 * whole / len(files):.1f} ms"
+        whole = timed(
+            lambda: normalize(xr.concat(map(read_apstar, files), "star", **JOIN), pixels), 1
+        )
+        yield (
+            "reading and normalizing an apStar file (goal 5 ms)",
+            f"{1000 * whole / len(files):.1f} ms",
+        )
         yield "... / reading its bytes", f"{whole / byte:.0f}"
 
 
 def growth(model, number):
     spectra, labels = observe(model, number)
-    train, fit = timed(lambda: Cannon.train(spectra, labels), 1), timed(lambda: model.fit(spectra), 1)
-    yield f"{number} stars: training, fitting a star", f"{1e3 * train / number:.2f} ms, {1e3 * fit / number:.2f} ms"
+    train, fit = (
+        timed(lambda: Cannon.train(spectra, labels), 1),
+        timed(lambda: model.fit(spectra), 1),
+    )
+    yield (
+        f"{number} stars: training, fitting a star",
+        f"{1e3 * train / number:.2f} ms, {1e3 * fit / number:.2f} ms",
+    )
 
 
 def memory(model, number=3000):
@@ -178,7 +225,10 @@ def memory(model, number=3000):
     }
     for name, step in steps.items():
         size = spectra.flux.nbytes + spectra.error.nbytes
-        yield f"{number} stars, float32: memory of {name} / its input (goal 2)", f"{peak(step) / size:.2f}"
+        yield (
+            f"{number} stars, float32: memory of {name} / its input (goal 2)",
+            f"{peak(step) / size:.2f}",
+        )
 
 
 def label_growth(model, k):
@@ -188,7 +238,10 @@ def label_growth(model, k):
     theta = 0.01 * rng.standard_normal((PIXELS, terms)) + np.eye(1, terms)
     made = Cannon(names, np.zeros(k), np.ones(k), model.wavelength, theta, np.full(PIXELS, 1e-5), x)
     spectra, labels = observe(made, 1000)
-    yield f"{k} labels, 1000 stars: training", f"{timed(lambda: Cannon.train(spectra, labels), 1):.2f} s"
+    yield (
+        f"{k} labels, 1000 stars: training",
+        f"{timed(lambda: Cannon.train(spectra, labels), 1):.2f} s",
+    )
 
 
 def redrawing(survey, model, teach, labels, moves=20):
@@ -210,16 +263,28 @@ def cells(number=12):
     for path in sorted((ROOT / "build").glob("[0-9]*.ipynb")):
         code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
         for place, cell in enumerate(code, start=1):
-            if len(times := sorted(map(datetime.datetime.fromisoformat, cell.metadata.get("execution", {}).values()))):
+            if len(
+                times := sorted(
+                    map(
+                        datetime.datetime.fromisoformat, cell.metadata.get("execution", {}).values()
+                    )
+                )
+            ):
                 seconds = (times[-1] - times[0]).total_seconds()
                 found.append((seconds, f"make lab: {path.stem}, cell {place}"))
                 totals[path.stem] = totals.get(path.stem, 0) + seconds
-    yield from ((f"make lab: {name}, all cells", f"{seconds:.0f} s") for name, seconds in totals.items())
-    yield from ((what, f"{seconds:.0f} s") for seconds, what in sorted(found, reverse=True)[:number])
+    yield from (
+        (f"make lab: {name}, all cells", f"{seconds:.0f} s") for name, seconds in totals.items()
+    )
+    yield from (
+        (what, f"{seconds:.0f} s") for seconds, what in sorted(found, reverse=True)[:number]
+    )
 
 
 def page(rows):
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "scipy", "pymc", "torch", "xarray"))
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("numpy", "scipy", "pymc", "torch", "xarray")
+    )
     machine = f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
     head = f"""# Performance
 
@@ -239,12 +304,16 @@ def main(largest=20_000):
     survey = labtools.open_survey()
     giants, spectra = labtools.normalized_giants(survey)
     first, second = labtools.split_by_star(giants.index, seed=18)
-    labels, teach, test = giants.loc[first, LABELS], spectra.sel(star=first), spectra.sel(star=second)
+    labels, teach, test = (
+        giants.loc[first, LABELS],
+        spectra.sel(star=first),
+        spectra.sel(star=second),
+    )
     model = Cannon.train(teach, labels)
     sizes = [number for number in (250, 1000, 4000, 20_000) if number <= largest]
     suites = [
         training(model, teach, labels), fitting(model, test), sampling(model, test.isel(star=[0])),
-        reading(survey), *(growth(model, number) for number in sizes), memory(model),
+        wrap_read_errors(survey), *(growth(model, number) for number in sizes), memory(model),
         *(label_growth(model, k) for k in (3, 5, 7, 10)), bench_nets.rows(),
         redrawing(survey, model, teach, labels), cells(),
     ]  # fmt: skip

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from bench import timed
 from torch import nn
 
+from bench import timed
 from labtools import open_pair, split_by_star
-from labtools.jwst.pair import match
+from labtools.jwst import match
 from labtools.starnet import StarNet, TrainedNet, device
 from labtools.training import Recipe, train
 
@@ -25,7 +25,9 @@ def made_up(stars):
     rng = np.random.default_rng(0)
     names = [f"star{number}" for number in range(stars)]
     flux = (("star", "wavelength"), rng.normal(1, 0.1, (stars, PIXELS)).astype("f4"))
-    spectra = xr.Dataset({"flux": flux}, coords={"star": names, "wavelength": np.linspace(9000, 18000, PIXELS)})
+    spectra = xr.Dataset(
+        {"flux": flux}, coords={"star": names, "wavelength": np.linspace(9000, 18000, PIXELS)}
+    )
     return spectra, pd.DataFrame(rng.normal(size=(stars, LABELS)), names, ["teff", "logg", "fe_h"])
 
 
@@ -68,18 +70,29 @@ def levers(flux, targets):
         compiled = torch.compile(network)
         first = timed(lambda: plain_training(compiled, flux, targets), 1)
         seconds = timed(lambda: plain_training(compiled, flux, targets))
-        yield "StarNet, an epoch compiled / not", f"{seconds / usual:.2f}, after {first:.0f} s of compiling"
+        yield (
+            "StarNet, an epoch compiled / not",
+            f"{seconds / usual:.2f}, after {first:.0f} s of compiling",
+        )
 
 
 def early_stop(epochs=20, stop=8):
     """What the epochs after those of 07_starnet would bring, on the JWST pair."""
     pair = open_pair()
-    names, _ = match(pair.catalogue, pair.labels)
+    names, _ = match(pair.catalog, pair.labels)
     labels = pair.labels.loc[names, ["teff", "logg", "fe_h"]]
-    sets = [(pair.spectra.sel(star=group), labels.loc[group]) for group in split_by_star(names, 42, parts=(5, 1, 2))]
-    losses = train(*sets[0], *sets[1], recipe=Recipe(epochs=epochs, patience=epochs)).history.validation
+    sets = [
+        (pair.spectra.sel(star=group), labels.loc[group])
+        for group in split_by_star(names, 42, parts=(5, 1, 2))
+    ]
+    losses = train(
+        *sets[0], *sets[1], recipe=Recipe(epochs=epochs, patience=epochs)
+    ).history.validation
     early, late = losses[:stop].min(), losses.min()
-    yield f"StarNet, validation loss after {stop} epochs, after {epochs}", f"{early:.4f}, {late:.4f}"
+    yield (
+        f"StarNet, validation loss after {stop} epochs, after {epochs}",
+        f"{early:.4f}, {late:.4f}",
+    )
 
 
 def rows():
@@ -88,7 +101,10 @@ def rows():
     few = spectra.isel(star=slice(8)), labels.iloc[:8]
     flux = torch.tensor(spectra.flux.values).to(device())
     targets = torch.tensor(labels.to_numpy(np.float32)).to(device())
-    reference, scale = plain().to(device()), {"label_mean": 0.0, "label_std": 1.0, "flux_mean": 0.0, "flux_std": [1.0]}
+    reference, scale = (
+        plain().to(device()),
+        {"label_mean": 0.0, "label_std": 1.0, "flux_mean": 0.0, "flux_std": [1.0]},
+    )
     net = TrainedNet(StarNet(PIXELS, LABELS), tuple(labels), spectra.wavelength.values, scale, None)
     recipe = Recipe(epochs=1, batch=BATCH)
     pairs = {
@@ -101,7 +117,10 @@ def rows():
     where = f"{device().type}, {torch.get_num_threads()} threads"
     for what, (ours, theirs) in pairs.items():
         mine, other = STARS / timed(ours), STARS / timed(theirs)
-        yield f"StarNet {what}, {PIXELS} pixels ({where})", f"{mine:.0f} stars/s, {mine / other:.2f} of plain PyTorch"
+        yield (
+            f"StarNet {what}, {PIXELS} pixels ({where})",
+            f"{mine:.0f} stars/s, {mine / other:.2f} of plain PyTorch",
+        )
     yield from levers(flux, targets)
     yield from early_stop()
 

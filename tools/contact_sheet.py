@@ -19,7 +19,10 @@ def figures(path):
     """Each figure of a notebook as HTML, with the heading it stands under."""
     heading = path.stem
     for number, cell in enumerate(nbformat.read(path, 4).cells):
-        heading = next((line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")), heading)
+        heading = next(
+            (line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")),
+            heading,
+        )
         for output in cell.get("outputs", []) if cell.cell_type == "code" else []:
             if picture := output.get("data", {}).get("image/png"):
                 text = html.escape(f"{path.stem[:2]} [{number}] {heading}")
@@ -30,8 +33,18 @@ def figures(path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "notebooks", help="folder of executed notebooks")
-    found = [one for path in sorted(parser.parse_args().folder.glob("[0-9]*.ipynb")) for one in figures(path)]
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=ROOT / "notebooks",
+        help="folder of executed notebooks",
+    )
+    found = [
+        one
+        for path in sorted(parser.parse_args().folder.glob("[0-9]*.ipynb"))
+        for one in figures(path)
+    ]
     target = ROOT / "build" / "contact-sheet.html"
     target.parent.mkdir(exist_ok=True)
     target.write_text(PAGE.format(figures="\n".join(found)))

@@ -18,14 +18,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "portable"
 
-BLAS = (
-    "from threadpoolctl import threadpool_info as info; import numpy; show({one.get('architecture') for one in info()})"
-)
+BLAS = "from threadpoolctl import threadpool_info as info; import numpy; show({one.get('architecture') for one in info()})"
 SORT = "import numpy as np; show(np.argsort(np.random.default_rng(1).integers(0, 5, 20000)))"
-LIBM = "import math; show([math.exp(x / 1e3) * math.sin(x) + math.log(x) for x in range(1, 200000)])"
-THREADS = (
-    "from threadpoolctl import threadpool_info as info; import numpy; show({one['num_threads'] for one in info()})"
+LIBM = (
+    "import math; show([math.exp(x / 1e3) * math.sin(x) + math.log(x) for x in range(1, 200000)])"
 )
+THREADS = "from threadpoolctl import threadpool_info as info; import numpy; show({one['num_threads'] for one in info()})"
 TORCH = "import torch; show(torch.backends.cpu.get_cpu_capability())"
 SHOW = "import hashlib, sys; show = lambda what: print(hashlib.sha1(repr([*what]).encode()).hexdigest());"
 
@@ -52,7 +50,9 @@ def environment(settings):
 def fingerprint(script, settings):
     """What a fresh Python with these settings prints."""
     command = [sys.executable, "-c", SHOW + script]
-    done = subprocess.run(command, env=environment(settings), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, env=environment(settings), capture_output=True, text=True, check=True
+    )
     return done.stdout
 
 
@@ -63,10 +63,16 @@ def refusal(name):
         return f"this processor has no {feature}"
     if script == THREADS:
         other = {key: str(3 - int(value)) for key, value in settings.items()}
-        return "" if fingerprint(script, settings) != fingerprint(script, other) else "THE KNOB DOES NOTHING"
+        return (
+            ""
+            if fingerprint(script, settings) != fingerprint(script, other)
+            else "THE KNOB DOES NOTHING"
+        )
     if fingerprint(script, settings) != fingerprint(script, {}):
         return ""
-    if script == BLAS and fingerprint(script, settings) != fingerprint(script, {"OPENBLAS_CORETYPE": "Prescott"}):
+    if script == BLAS and fingerprint(script, settings) != fingerprint(
+        script, {"OPENBLAS_CORETYPE": "Prescott"}
+    ):
         return "the same as this machine without settings"
     return "THE KNOB DOES NOTHING"
 
@@ -82,30 +88,56 @@ def run(name, paths, data=None):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     settings = PERSONALITIES[name][0] | {"LAB_DATA": str(data or folder / "data")}
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+    ]
     began = time.monotonic()
     with open(folder / "log.txt", "w") as log:
         command += ["-p", "no:cacheprovider", "--nbval", "--nbval-cell-timeout=1800", *paths]
-        code = subprocess.run(command, cwd=ROOT, env=environment(settings), stdout=log, stderr=log).returncode
+        code = subprocess.run(
+            command, cwd=ROOT, env=environment(settings), stdout=log, stderr=log
+        ).returncode
     last = (folder / "log.txt").read_text().splitlines()[-1:]
     if not code:
         shutil.rmtree(folder / "data", ignore_errors=True)
     told = re.sub(r"=| in [\d.]+s.*", "", *last).strip()
-    return {"passed": not code, "result": told, "minutes": round((time.monotonic() - began) / 60, 1)}
+    return {
+        "passed": not code,
+        "result": told,
+        "minutes": round((time.monotonic() - began) / 60, 1),
+    }
 
 
 def state():
     """Which code is tested, or None if it is not that of a commit."""
-    ask = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    ask = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
     return None if ask.strip() else head
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("only", nargs="*", help=f"some of: {', '.join(PERSONALITIES)}")
-    parser.add_argument("--paths", nargs="+", default=[], help="what pytest runs: all, if none is named")
-    parser.add_argument("--data", type=Path, help="a data folder that another machine has filled, for a fresh one")
+    parser.add_argument(
+        "--paths", nargs="+", default=[], help="what pytest runs: all, if none is named"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="a data folder that another machine has filled, for a fresh one"
+    )
     parser.add_argument("--knobs", action="store_true", help="try the knobs and run nothing")
     options = parser.parse_args()
     if unknown := set(options.only) - set(PERSONALITIES):
@@ -121,12 +153,16 @@ def main():
             rows[name] = {"passed": True, "result": "the knob works", "minutes": 0}
         else:
             print(f"{name} ... ({BUILD / name}/log.txt)", flush=True)
-            rows[name] = results.get(key) or run(name, options.paths, options.data and options.data.resolve())
+            rows[name] = results.get(key) or run(
+                name, options.paths, options.data and options.data.resolve()
+            )
             if rows[name]["passed"] and state():
                 memory.write_text(json.dumps(results := results | {key: rows[name]}, indent=1))
     print()
     for name, row in rows.items():
-        print(f"{'ok ' if row['passed'] else 'BAD'}  {name:22} {row['minutes']:5.1f} min  {row['result']}")
+        print(
+            f"{'ok ' if row['passed'] else 'BAD'}  {name:22} {row['minutes']:5.1f} min  {row['result']}"
+        )
     return not all(row["passed"] for row in rows.values())
 
 

@@ -14,7 +14,16 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("architecture", "real-data", "whole-survey", "simulation", "performance", "promises", "teaching", "glossary")
+PAGES = (
+    "architecture",
+    "real-data",
+    "whole-survey",
+    "simulation",
+    "performance",
+    "promises",
+    "teaching",
+    "glossary",
+)
 INDEX = """{readme}
 
 ```{{toctree}}
@@ -41,14 +50,21 @@ def gather(source):
     shutil.copytree(ROOT / "figures", source / "figures", ignore=shutil.ignore_patterns("*.pdf"))
     notebooks = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
     for name in notebooks:
-        nbformat.write(with_alt(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)), source / f"{name}.ipynb")
+        nbformat.write(
+            with_alt(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)),
+            source / f"{name}.ipynb",
+        )
     pages = [name for name in PAGES if (ROOT / "docs" / f"{name}.md").exists()]
     for path in [ROOT / "docs" / f"{name}.md" for name in pages] + [ROOT / "docs" / "conf.py"]:
         shutil.copy(path, source)
-    readme = re.sub(r"(?<!!)\[([^]]+)\]\((?!\w+:)([^)#]+)\)", _link, (ROOT / "README.md").read_text())
+    readme = re.sub(
+        r"(?<!!)\[([^]]+)\]\((?!\w+:)([^)#]+)\)", _link, (ROOT / "README.md").read_text()
+    )
     index = INDEX.format(readme=readme, notebooks="\n".join(notebooks), pages="\n".join(pages))
     (source / "index.md").write_text(index)
-    (source / "api.md").write_text("# Functions and classes\n\n" + "\n\n".join(map(section, modules())))
+    (source / "api.md").write_text(
+        "# Functions and classes\n\n" + "\n\n".join(map(section, modules()))
+    )
 
 
 def with_alt(notebook):
@@ -69,7 +85,10 @@ def _link(match):
 def modules():
     """Names of the modules that have public names, the package's own first."""
     paths = sorted((ROOT / "labtools").rglob("*.py"), key=lambda path: (len(path.parts), path))
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in paths
+    ]
     return [name for name in names[1:] if hasattr(importlib.import_module(name), "__all__")]
 
 

@@ -26,7 +26,9 @@ BAR = re.compile(
 )
 PORT = re.compile(r"Dask dashboard: .*\n?")
 FAULTS = (CellExecutionError, CellTimeoutError, DeadKernelError)
-QUIET = ["--log-level=ERROR"]  # the kernel warns about encryption, though it talks to this machine alone
+QUIET = [
+    "--log-level=ERROR"
+]  # the kernel warns about encryption, though it talks to this machine alone
 LONG = ("06_mcmc", "07_starnet", "09_whole_survey")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -42,7 +44,10 @@ def without_bars(outputs):
             yield out
         elif "image/png" in out.data:
             yield NotebookNode(
-                out, data=NotebookNode({kind: data for kind, data in out.data.items() if kind != WIDGET})
+                out,
+                data=NotebookNode(
+                    {kind: data for kind, data in out.data.items() if kind != WIDGET}
+                ),
             )
 
 
@@ -60,7 +65,9 @@ class Client(NotebookClient):
     def __init__(self, notebook, label, **options):
         super().__init__(notebook, **options)
         self.label, self.running = label, None
-        self.code = [number for number, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+        self.code = [
+            number for number, cell in enumerate(notebook.cells) if cell.cell_type == "code"
+        ]
         self.on_cell_execute, self.on_cell_executed = self.starting, self.finished
 
     @property
@@ -102,7 +109,10 @@ def run(path, target, label, timeout):
     try:
         client.execute()
     except FAULTS as fault:
-        number, source = client.code.index(client.running) + 1, notebook.cells[client.running].source
+        number, source = (
+            client.code.index(client.running) + 1,
+            notebook.cells[client.running].source,
+        )
         show(f"{path.name}, cell {number} of {len(client.code)} failed:\n{source}\n")
         print(fault, file=sys.stderr)
         raise
@@ -127,7 +137,7 @@ def write(notebook, target):
 
 def is_small():
     """Whether LAB_STARS asks for a small survey, a first look that is to be short."""
-    from labtools.settings import setting
+    from apogee_archive.settings import setting
 
     return setting("STARS").isdecimal() and int(setting("STARS")) < 1000
 
@@ -136,19 +146,19 @@ def prepare(in_place):
     """Settings for kernels, which inherit them; in place those of the committed outputs. Returns what forbids it."""
     if not in_place:
         if is_small():
-            os.environ.setdefault("LAB_LARGE", "2500")
+            os.environ.setdefault("LAB_BATCH_STARS", "2500")
         return None
     if os.environ.get("LAB_SURVEY", "").strip().lower() not in ("", "simulated"):
         return "The committed outputs are those of the simulated survey: unset LAB_SURVEY, or give --into FOLDER."
     os.environ["LAB_FIGURES"] = str(ROOT / "figures")
-    for name in ("LAB_STUDENT", "LAB_STARS", "LAB_SEED", "LAB_LARGE"):
+    for name in ("LAB_STUDENT", "LAB_STARS", "LAB_SEED", "LAB_BATCH_STARS"):
         os.environ.pop(name, None)
     return None
 
 
 def closing(folder):
     """Where the results are and what to open next."""
-    from labtools.settings import figures_folder, setting
+    from apogee_archive.settings import figures_folder, setting
 
     pdfs, name = figures_folder("figures"), setting("STUDENT")
     return f"""
@@ -189,7 +199,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all, in order")
     parser.add_argument("--into", type=Path, help="folder for the executed copies")
-    parser.add_argument("--at-once", type=int, help="notebooks side by side; default: 1, of a small survey 2")
+    parser.add_argument(
+        "--at-once", type=int, help="notebooks side by side; default: 1, of a small survey 2"
+    )
     parser.add_argument("--timeout", type=int, default=1800, help="seconds a cell may take")
     options = parser.parse_args()
     if refusal := prepare(in_place=not options.into):
@@ -198,7 +210,9 @@ def main():
     jobs = []
     for number, path in enumerate(paths, start=1):
         target = options.into / path.name if options.into else path.resolve()
-        jobs.append((path.resolve(), target, f"[{number}/{len(paths)}] {path.stem}", options.timeout))
+        jobs.append(
+            (path.resolve(), target, f"[{number}/{len(paths)}] {path.stem}", options.timeout)
+        )
     at_once = options.at_once or (2 if options.into and is_small() else 1)
     first = 1 if at_once > 1 else len(jobs)  # it makes what the others read
     for job in jobs[:first]:

@@ -1,1 +1,1 @@
-"""The archive client: SDSS's catalogue and files over HTTP, and MIST's web form."""
+"""What an APOGEE file is, and how it gets here: formats, bit masks, the archive's client and its cache."""

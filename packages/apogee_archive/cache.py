@@ -17,14 +17,22 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from labtools.errors import CacheError
+from apogee_archive.errors import CacheError
 
 try:
     import fcntl
 except ImportError:  # Windows: without locks no folder is removed
     fcntl = None
 
-__all__ = ["DATASET", "cached", "cached_folder", "digest", "remove_old", "sha256_of", "writing"]
+__all__ = [
+    "DATASET",
+    "atomic_write",
+    "cached",
+    "cached_folder",
+    "hash_key",
+    "remove_old",
+    "sha256_of",
+]
 
 UNFINISHED, LOCK = "unfinished-", ".lock"
 VERSION = re.compile(r"-([0-9a-f]{16}\.[0-9a-f]{16}\.\w+|v\d+(-\w+)*)$")
@@ -33,12 +41,16 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 _in_use = {}
 
-DATASET = (".nc", lambda made: made.to_netcdf(engine="h5netcdf"), lambda content: xr.load_dataset(io.BytesIO(content)))
+DATASET = (
+    ".nc",
+    lambda made: made.to_netcdf(engine="h5netcdf"),
+    lambda content: xr.load_dataset(io.BytesIO(content)),
+)
 """How a Dataset is kept: the ending of its file, how it becomes bytes, and how they become a Dataset again."""
 
 
 @contextlib.contextmanager
-def writing(path):
+def atomic_write(path):
     """Give a temporary path; the file or folder that was made there becomes `path` if the block ends well.
 
     Else nothing is left behind, and what was there before is kept; so is the folder of a process that was faster.
@@ -81,40 +93,52 @@ def _unfinished(parent):
 def _advice(fault, folder):
     """What to do about a fault of the disk, "" for other faults. HDF5 does not tell which one it met."""
     number = getattr(fault, "errno", None)
-    if number in FULL or (not isinstance(fault, OSError) and folder.is_dir() and not shutil.disk_usage(folder).free):
+    if number in FULL or (
+        not isinstance(fault, OSError) and folder.is_dir() and not shutil.disk_usage(folder).free
+    ):
         return f"The disk is full, {folder} takes no more: make room, or set LAB_DATA to a folder on a larger disk"
-    return f"{folder} cannot be written: set LAB_DATA to a folder of your own" if number in CLOSED else ""
+    return (
+        f"{folder} cannot be written: set LAB_DATA to a folder of your own"
+        if number in CLOSED
+        else ""
+    )
 
 
 def cached(folders, name, build, *made_by, form=DATASET, keep=lambda result: True):
     """What `build()` returns, kept in the first of `folders` and read from any of them the next time.
 
     name : what the file is called; a digest of `made_by` and the checksum of the content are added.
-    made_by : everything that the result depends on, see `digest`.
+    made_by : everything that the result depends on, see `hash_key`.
     form : like `DATASET`.
     keep : says whether a new result is worth keeping.
 
     A file with a wrong checksum is made again; a result that cannot be kept is returned: both with a warning.
     """
     suffix, to_bytes, from_bytes = form
-    stem = f"{name}-{digest(*made_by)}"
-    for path in [path for folder in folders for path in sorted(Path(folder).glob(f"{stem}.*{suffix}"))]:
+    stem = f"{name}-{hash_key(*made_by)}"
+    for path in [
+        path for folder in folders for path in sorted(Path(folder).glob(f"{stem}.*{suffix}"))
+    ]:
         with contextlib.suppress(OSError):
             content = path.read_bytes()
             if path.name == _name(stem, content, suffix):
                 with contextlib.suppress(OSError):
                     os.utime(path)
                 return from_bytes(content)
-            warnings.warn(f"{path} is damaged (its checksum is wrong) and is made again", stacklevel=2)
+            warnings.warn(
+                f"{path} is damaged (its checksum is wrong) and is made again", stacklevel=2
+            )
             path.unlink()
     result = build()
     if keep(result):
         content = to_bytes(result)
         try:
-            with writing(Path(folders[0]) / _name(stem, content, suffix)) as part:
+            with atomic_write(Path(folders[0]) / _name(stem, content, suffix)) as part:
                 part.write_bytes(content)
         except OSError as fault:
-            warnings.warn(f"{name} could not be kept and will be made again next time. {fault}", stacklevel=2)
+            warnings.warn(
+                f"{name} could not be kept and will be made again next time. {fault}", stacklevel=2
+            )
     return result
 
 
@@ -123,14 +147,14 @@ def _name(stem, content, suffix):
 
 
 def cached_folder(folders, name, write):
-    """The folder `name` in any of `folders`, or else in the first, where `write(folder)` fills it (see `writing`).
+    """The folder `name` in any of `folders`, or else in the first, where `write(folder)` fills it (see `atomic_write`).
 
     In a name <thing>-v<number>, or that and more words, the number is the version of the thing.
     """
     places = [Path(folder) / name for folder in folders]
     if found := next(filter(_use, places), None):
         return found
-    with writing(places[0]) as whole:
+    with atomic_write(places[0]) as whole:
         whole.mkdir()
         (whole / LOCK).touch()
         write(whole)
@@ -198,21 +222,26 @@ def _remove(path):
     return not path.exists()
 
 
-def digest(*parts):
-    """Short hexadecimal digest of arrays (dtype, shape, content), numbers, strings, None, and tuples of these.
+def hash_key(*parts):
+    """Short hexadecimal key of arrays (dtype, shape, content), numbers, strings, None, and tuples of these.
 
-    Raises TypeError for anything else, because the repr of tables and of other objects does not tell all.
+    Each part is hashed with its type and its length before it, so that ``hash_key(1, 23)`` and ``hash_key(12, 3)``
+    differ. Raises TypeError for anything else, because the repr of tables and of other objects does not tell all.
     """
     content = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray) and part.dtype != object:
-            content.update(f"{part.dtype} {part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+            kind, data = f"array {part.dtype} {part.shape}", np.ascontiguousarray(part).tobytes()
         elif isinstance(part, tuple | list):
-            content.update(f"{len(part)} parts {digest(*part)}".encode())
+            kind, data = f"sequence {len(part)}", hash_key(*part).encode()
         elif part is None or isinstance(part, str | int | float | np.generic):
-            content.update(repr(part).encode())
+            value = part.item() if isinstance(part, np.generic) else part
+            kind, data = type(value).__name__, repr(value).encode()
         else:
-            raise TypeError(f"{type(part).__name__} has no digest: give arrays, numbers, strings, or tuples of these")
+            raise TypeError(
+                f"{type(part).__name__} has no key: give arrays, numbers, strings, or tuples of these"
+            )
+        content.update(f"{kind}:{len(data)}:".encode() + data)
     return content.hexdigest()[:16]
 
 

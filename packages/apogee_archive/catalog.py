@@ -1,4 +1,4 @@
-"""The catalogue of stars: from SkyServer by SQL, from a downloaded allStar file, or from two CSV tables."""
+"""The catalog of stars: from SkyServer by SQL, from a downloaded allStar file, or from two CSV tables."""
 
 import csv
 import io
@@ -15,48 +15,50 @@ import pandas as pd
 from astropy.io import fits
 from astroquery.sdss import SDSS, conf
 
-from labtools.errors import ArchiveError, BadFile, TransferError, reading
-from labtools.formats.fitsfile import fits_headers
-from labtools.sdss.http import fetch
+from apogee_archive.columns import COLUMNS, FIELDS, FLAGS, OF_STAR, TEXT
+from apogee_archive.errors import ArchiveError, CorruptFileError, TransferError, wrap_read_errors
+from apogee_archive.fits_headers import fits_headers
+from apogee_archive.http import fetch
 
-__all__ = ["FIELDS", "plain", "query_catalog", "query_fields", "read_allstar", "read_tables", "sql_of", "tidy"]
-
-FIELDS = ("M15", "N6791", "K2_C4_168-21", "060+00")
-"""The lab's four fields."""
-
-TEXT = ("apogee_id", "apstar_id", "file", "telescope", "field")
-FLAGS = ("nvisits", "starflag", "extratarg", "aspcapflag")
-LABELS = ("teff", "logg", "m_h", "alpha_m", "fe_h", "mg_fe", "si_fe")
-ERRORS = ("teff_err", "logg_err", "fe_h_err", "mg_fe_err", "si_fe_err")
-_OF_STAR = (*TEXT, "snr", *FLAGS[:3], "ra", "dec", "vhelio_avg")
-COLUMNS = (*_OF_STAR, "aspcapflag", *LABELS, *ERRORS)
+__all__ = [
+    "FIELDS",
+    "plain",
+    "query_catalog",
+    "query_fields",
+    "read_allstar",
+    "read_tables",
+    "sql_of",
+    "tidy",
+]
 
 _CSV = {"keep_default_na": False, "na_values": [""], "float_precision": "round_trip"}
 _FROM = "FROM apogeeStar AS s JOIN aspcapStar AS a ON a.apstar_id = s.apstar_id WHERE s.field = '{field}'"
 
 
 def tidy(table, source, raw=False):
-    """The catalogue as the lab uses it, from a table with the columns `COLUMNS` in any case and order.
+    """The catalog as the lab uses it, from a table with the columns `COLUMNS` in any case and order.
 
     Returns a DataFrame indexed by `apogee_id` (which may repeat), names in lower case, flags and counts
     int64, all other numbers float64 with the fillers of the archive (not finite, or below -9000) as NaN. Rows
     that are the same in every column, as a join on a repeated key makes them, are kept once. With
     `raw` the fillers stay as they are.
 
-    Raises BadFile, beginning with `source`, if columns are missing or hold something else.
+    Raises CorruptFileError, beginning with `source`, if columns are missing or hold something else.
     """
     table = table.rename(columns=lambda name: str(name).strip().lower())
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing or not table.columns.is_unique:
         what = f"has no column {', '.join(missing)}" if missing else "has two columns of one name"
-        raise BadFile(f"{source}: the table {what}; its columns are {', '.join(table.columns[:8])} ...")
+        raise CorruptFileError(
+            f"{source}: the table {what}; its columns are {', '.join(table.columns[:8])} ..."
+        )
     columns = {name: _column(table[name], name, source) for name in COLUMNS}
     catalog = pd.DataFrame(columns, index=table.index).drop_duplicates().set_index("apogee_id")
     return catalog if raw else without_fillers(catalog)
 
 
 def without_fillers(catalog):
-    """A catalogue with the fillers of the archive as NaN."""
+    """A catalog with the fillers of the archive as NaN."""
     numbers = catalog.select_dtypes(float)
     return catalog.assign(**numbers.where(np.isfinite(numbers) & (numbers > -9000)))
 
@@ -70,7 +72,9 @@ def _column(values, name, source):
         if name in FLAGS and not (found == numbers).all():
             raise ValueError("not all are whole numbers")
     except (TypeError, ValueError, OverflowError) as fault:
-        raise BadFile(f"{source}: column {name} holds something else than it should ({fault})") from fault
+        raise CorruptFileError(
+            f"{source}: column {name} holds something else than it should ({fault})"
+        ) from fault
     return found
 
 
@@ -78,8 +82,10 @@ def sql_of(field):
     """SQL for the stars of one field, in words that SkyServer's T-SQL and sqlite both understand."""
     if not re.fullmatch(r"[\w+. -]{1,64}", field, re.ASCII):
         raise ValueError(f"{field!r} is no field name of APOGEE")
-    columns = [f"{'s' if name in _OF_STAR else 'a'}.{name} AS {name}" for name in COLUMNS]
-    return f"SELECT {', '.join(columns)} {_FROM.format(field=field)}".replace("s.file AS file", "s.[file] AS [file]")
+    columns = [f"{'s' if name in OF_STAR else 'a'}.{name} AS {name}" for name in COLUMNS]
+    return f"SELECT {', '.join(columns)} {_FROM.format(field=field)}".replace(
+        "s.file AS file", "s.[file] AS [file]"
+    )
 
 
 def query_catalog(fields=FIELDS, raw=False):
@@ -100,7 +106,9 @@ def query_catalog(fields=FIELDS, raw=False):
 
 def query_fields():
     """Names of all fields that SkyServer has."""
-    return tuple(_ask("SELECT DISTINCT s.field AS field FROM apogeeStar AS s", ("field",)).field.str.strip())
+    return tuple(
+        _ask("SELECT DISTINCT s.field AS field FROM apogeeStar AS s", ("field",)).field.str.strip()
+    )
 
 
 def _query_field(field):
@@ -110,8 +118,12 @@ def _query_field(field):
         if count.stars.to_list() == [str(len(table))]:
             break
     else:
-        counted = f"counts {count.stars.iloc[0]} rows" if len(count) else "gave no count of the rows"
-        raise ArchiveError(f"SkyServer {counted} in field {field}, but sent {len(table)}; run this again later")
+        counted = (
+            f"counts {count.stars.iloc[0]} rows" if len(count) else "gave no count of the rows"
+        )
+        raise ArchiveError(
+            f"SkyServer {counted} in field {field}, but sent {len(table)}; run this again later"
+        )
     if (table.field.str.strip().str.lower() != field.lower()).any():
         raise ArchiveError(f"SkyServer sent rows of other fields than {field}, the one asked for")
     return table
@@ -125,16 +137,18 @@ def _ask(sql, columns):
         return fetch(url, partial(parse_answer, columns), quiet=120.0, attempts=5)
     except TransferError as fault:
         raise ArchiveError(
-            f"SkyServer ({conf.skyserver_baseurl}) gave no catalogue, at last: {fault.reason}. "
+            f"SkyServer ({conf.skyserver_baseurl}) gave no catalog, at last: {fault.reason}. "
             "Wait, or put an allStar file into the data folder (docs/real-data.md)."
         ) from fault
 
 
 def parse_answer(columns, content):
     """SkyServer's CSV as a DataFrame of text. Raises ValueError if it is something else, or cut off."""
-    with reading("the answer", "the table that was asked for"):
+    with wrap_read_errors("the answer", "the table that was asked for"):
         text = content.decode()
-        names, *rows = csv.reader([line for line in text.splitlines() if not line.startswith("#")] or [""], strict=True)
+        names, *rows = csv.reader(
+            [line for line in text.splitlines() if not line.startswith("#")] or [""], strict=True
+        )
         if [name.strip().lower() for name in names] != list(columns):
             raise ValueError(f"it is {plain(text)!r}")
         if not text.endswith("\n") or any(len(row) != len(columns) for row in rows):
@@ -144,18 +158,23 @@ def parse_answer(columns, content):
 
 def plain(text, length=200):
     """Text of a message or an HTML page on one line, shortened."""
-    text = " ".join(re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", text[:20_000], flags=re.S).split())
+    text = " ".join(
+        re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", text[:20_000], flags=re.S).split()
+    )
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def read_allstar(path, fields=FIELDS, raw=False):
-    """The catalogue from a downloaded allStar or allStarLite FITS file of DR17, read through a memory map.
+    """The catalog from a downloaded allStar or allStarLite FITS file of DR17, read through a memory map.
 
     Only the needed columns of the rows in `fields` (None: of all rows) are copied out of the file, which may
-    be larger than the memory. Returns a `tidy` DataFrame; raises BadFile if the file is something else.
+    be larger than the memory. Returns a `tidy` DataFrame; raises CorruptFileError if the file is something else.
     """
-    with reading(path, "a readable allStar file"):
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with wrap_read_errors(path, "a readable allStar file"):
+        with (
+            open(path, "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
             fits_headers(content)
         with fits.open(path, memmap=True, disable_image_compression=True) as hdus:
             data = hdus[1].data
@@ -163,10 +182,14 @@ def read_allstar(path, fields=FIELDS, raw=False):
             here = {name: names[name] for name in COLUMNS if name in names}
             rows = np.arange(len(data))
             if fields is not None:
-                rows = np.flatnonzero(np.isin(np.char.strip(np.asarray(data[names["field"]], str)), fields))
-            table = pd.DataFrame({name: _from_fits(np.asarray(data[column])[rows]) for name, column in here.items()})
+                rows = np.flatnonzero(
+                    np.isin(np.char.strip(np.asarray(data[names["field"]], str)), fields)
+                )
+            table = pd.DataFrame(
+                {name: _from_fits(np.asarray(data[column])[rows]) for name, column in here.items()}
+            )
     if table.empty:
-        raise BadFile(f"{path}: no star of {', '.join(fields or ['any field'])} in it")
+        raise CorruptFileError(f"{path}: no star of {', '.join(fields or ['any field'])} in it")
     return tidy(table, Path(path).name, raw)
 
 
@@ -174,33 +197,43 @@ def _from_fits(values):
     if values.size != len(values):
         raise ValueError(f"a column holds {values.shape[1:]} numbers a row, one is expected")
     values = values.reshape(len(values))
-    return values.astype(str) if values.dtype.kind in "SU" else values.astype(values.dtype.newbyteorder("="))
+    return (
+        values.astype(str)
+        if values.dtype.kind in "SU"
+        else values.astype(values.dtype.newbyteorder("="))
+    )
 
 
 def read_tables(folder, raw=False):
-    """The catalogue from apogeeStar.csv and aspcapStar.csv in `folder`, joined as SkyServer joins them."""
-    with reading(folder, "a folder with the two tables of SkyServer"):
+    """The catalog from apogeeStar.csv and aspcapStar.csv in `folder`, joined as SkyServer joins them."""
+    with wrap_read_errors(folder, "a folder with the two tables of SkyServer"):
         stars, labels = (
-            pd.read_csv(Path(folder) / f"{name}.csv", dtype=dict.fromkeys([*TEXT, "aspcap_id"], str), **_CSV)
+            pd.read_csv(
+                Path(folder) / f"{name}.csv", dtype=dict.fromkeys([*TEXT, "aspcap_id"], str), **_CSV
+            )
             for name in ("apogeeStar", "aspcapStar")
         )
-        wanted = ["apstar_id", *(name for name in COLUMNS if name not in _OF_STAR)]
+        wanted = ["apstar_id", *(name for name in COLUMNS if name not in OF_STAR)]
         joined = stars.merge(labels[[name for name in wanted if name in labels]], on="apstar_id")
         return tidy(joined, str(folder), raw)
 
 
 def catalog_bytes(catalog):
-    """A catalogue as CSV below one line of JSON, its `attrs`."""
+    """A catalog as CSV below one line of JSON, its `attrs`."""
     return f"# {json.dumps(catalog.attrs)}\n{catalog.reset_index().to_csv(index=False)}".encode()
 
 
 def catalog_of(content):
-    """The catalogue that `catalog_bytes` wrote."""
+    """The catalog that `catalog_bytes` wrote."""
     about, _, rows = content.decode().partition("\n")
-    catalog = tidy(pd.read_csv(io.StringIO(rows), dtype=dict.fromkeys(TEXT, str), **_CSV), "a kept catalogue", raw=True)
+    catalog = tidy(
+        pd.read_csv(io.StringIO(rows), dtype=dict.fromkeys(TEXT, str), **_CSV),
+        "a kept catalog",
+        raw=True,
+    )
     catalog.attrs.update(json.loads(about.removeprefix("# ")))
     return catalog
 
 
 FORM = (".csv", catalog_bytes, catalog_of)
-"""How a catalogue is kept (see `labtools.cache.DATASET`)."""
+"""How a catalog is kept (see `apogee_archive.cache.DATASET`)."""

@@ -11,18 +11,20 @@ from hashlib import sha1, sha256
 
 from astroquery.sdss import conf
 
-from labtools.apstar import read_apstar
-from labtools.cache import cached, sha256_of, writing
-from labtools.errors import ArchiveError, CacheError, TransferError
-from labtools.sdss import catalog as cas
-from labtools.sdss import files
-from labtools.sdss.http import Job, fetch, gather
-from labtools.sdss.survey import Survey
-from labtools.settings import setting
+from apogee_archive import catalog as cas
+from apogee_archive import files
+from apogee_archive.apstar import read_apstar
+from apogee_archive.cache import atomic_write, cached, sha256_of
+from apogee_archive.errors import ArchiveError, CacheError, TransferError
+from apogee_archive.http import Request, fetch, gather
+from apogee_archive.settings import setting
+from apogee_archive.survey import Survey
 
 __all__ = ["SdssSurvey"]
 
-COURSE = "https://raw.githubusercontent.com/ucb-datalab/course_materials_fa2025/main/labs/lab2_data/"
+COURSE = (
+    "https://raw.githubusercontent.com/ucb-datalab/course_materials_fa2025/main/labs/lab2_data/"
+)
 COURSE_FILES = {
     "mystery_spec_wiped.fits": "ab9278a490042cbfea047447150dc84b8c77a77966fdb8d38778ecb9653a5d2c",
     "cannon_continuum_apogee.npz": "5fe07f06360ec109b58f8d325c23ae8cd0ea68279aa62737cea59ed5f8bdc48f",
@@ -49,12 +51,21 @@ class SdssSurvey(Survey):
 
         They come from an allStar file of DR17 if one lies in the data folder (labels of the run synspec_rev1), else
         from SkyServer (run synspec); `attrs` says which, and when. LAB_FIELDS names other fields, separated by commas,
-        or "all". Raises BadFile or ArchiveError if there is no catalogue.
+        or "all". Raises CorruptFileError or ArchiveError if there is no catalog.
         """
         named = setting("FIELDS")
-        fields = None if named == "all" else tuple(filter(None, map(str.strip, named.split(",")))) or cas.FIELDS
+        fields = (
+            None
+            if named == "all"
+            else tuple(filter(None, map(str.strip, named.split(",")))) or cas.FIELDS
+        )
         allstar, server = self.find("allStar*-dr17-*.fits"), conf.skyserver_baseurl
-        about = {"survey": self.title, "fields": fields or "all", "source": "CAS synspec", "query": cas.sql_of("...")}
+        about = {
+            "survey": self.title,
+            "fields": fields or "all",
+            "source": "CAS synspec",
+            "query": cas.sql_of("..."),
+        }
         about["fillers"] = "kept"
         if allstar:
             query = f"{allstar.name}, {allstar.stat().st_size} bytes, {allstar.stat().st_mtime_ns}"
@@ -71,8 +82,10 @@ class SdssSurvey(Survey):
 
         catalog = cached(self._folders(), "catalog", build, json.dumps(about), form=cas.FORM)
         if not allstar and catalog.attrs["server"] != server:
-            kept = f"this catalogue came from {catalog.attrs['server']}, not from {server}"
-            warnings.warn(f"{kept}: delete catalog-*.csv in {self.home} if that is not meant", stacklevel=2)
+            kept = f"this catalog came from {catalog.attrs['server']}, not from {server}"
+            warnings.warn(
+                f"{kept}: delete catalog-*.csv in {self.home} if that is not meant", stacklevel=2
+            )
         return catalog if raw else cas.without_fillers(catalog)
 
     def find(self, pattern):
@@ -90,7 +103,9 @@ class SdssSurvey(Survey):
         _announce(rows.nvisits, keep, self.home)
         listed, received = self._lists(places.values()), defaultdict(dict)
         jobs = {
-            star: Job(f"{_sas()}/{place}", partial(self._keep, star, place, listed.get(place), keep))
+            star: Request(
+                f"{_sas()}/{place}", partial(self._keep, star, place, listed.get(place), keep)
+            )
             for star, place in places.items()
         }
         try:
@@ -102,7 +117,10 @@ class SdssSurvey(Survey):
                 yield star, fault
         finally:
             for folder, sums in received.items() if keep == "files" else ():
-                lines = [f"{one}  {name}\n" for name, one in sorted((files.sums_in(folder) | sums).items())]
+                lines = [
+                    f"{one}  {name}\n"
+                    for name, one in sorted((files.sums_in(folder) | sums).items())
+                ]
                 _save(folder / files.OWN, "".join(lines).encode())
 
     def _keep(self, star, place, listed, keep, content):
@@ -117,21 +135,34 @@ class SdssSurvey(Survey):
     def _lists(self, places):
         """Place of a file -> sha1 by the archive's lists, which are fetched and kept; says where there is none."""
         folders = dict.fromkeys(place.rpartition("/")[0] for place in places)
-        lists = {one: f"{one}/dr17_stars_{'_'.join(one.split('/')[-2:])}.sha1sum" for one in folders}
+        lists = {
+            one: f"{one}/dr17_stars_{'_'.join(one.split('/')[-2:])}.sha1sum" for one in folders
+        }
         jobs = {
-            folder: Job(f"{_sas()}/{place}", partial(_save_list, self.home / "sas" / place), attempts=4)
+            folder: Request(
+                f"{_sas()}/{place}", partial(_save_list, self.home / "sas" / place), attempts=4
+            )
             for folder, place in lists.items()
             if not (self.home / "sas" / place).is_file()
         }
-        without = {folder: fault for folder, fault in gather(jobs) if isinstance(fault, TransferError)}
+        without = {
+            folder: fault for folder, fault in gather(jobs) if isinstance(fault, TransferError)
+        }
         if without:
             names = ", ".join(dict.fromkeys(folder.rpartition("/")[2] for folder in without))
             fault = next(iter(without.values())).reason
             warnings.warn(
-                f"no list of checksums for field {names} ({fault}): files are whole, not verified", stacklevel=4
+                f"no list of checksums for field {names} ({fault}): files are whole, not verified",
+                stacklevel=4,
             )
-        sums = {folder: files.sums_in(self.home / "sas" / folder) for folder in lists if folder not in without}
-        return {f"{folder}/{name}": one for folder, found in sums.items() for name, one in found.items()}
+        sums = {
+            folder: files.sums_in(self.home / "sas" / folder)
+            for folder in lists
+            if folder not in without
+        }
+        return {
+            f"{folder}/{name}": one for folder, found in sums.items() for name, one in found.items()
+        }
 
     def mystery(self):
         """Raw spectrum of the star without labels that the course hands out: Dataset with one star."""
@@ -156,7 +187,9 @@ class SdssSurvey(Survey):
         try:
             return fetch(COURSE + name, keep)
         except ArchiveError as fault:
-            raise ArchiveError(f"{name} could not be fetched ({fault}). Put it into {self.root}.") from fault
+            raise ArchiveError(
+                f"{name} could not be fetched ({fault}). Put it into {self.root}."
+            ) from fault
 
 
 def _sas():
@@ -165,7 +198,7 @@ def _sas():
 
 
 def _save(path, content):
-    with writing(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(content)
     return path
 
@@ -183,10 +216,10 @@ def _announce(nvisits, keep, folder):
     if number and kept > free:
         raise CacheError(
             f"{number} spectra take {kept / 1e9:.1f} GB, but {free / 1e9:.1f} GB are left in {folder}: "
-            "make room, set LAB_DATA to a folder on a larger disk, or set LAB_KEEP=arrays"
+            "make room, set LAB_DATA to a folder on a larger disk, or set LAB_STORAGE=arrays"
         )
     if number >= ANNOUNCE:
-        smaller = "; LAB_KEEP=arrays would keep some 30 times less" if keep == "files" else ""
+        smaller = "; LAB_STORAGE=arrays would keep some 30 times less" if keep == "files" else ""
         print(
             f"{number} spectra are to be downloaded, {size / 1e9:.1f} GB: {size / 1.2e8:.0f} min at 2 MB/s. "
             f"They take {kept / 1e9:.1f} GB in {folder} ({free / 1e9:.0f} GB free){smaller}. "

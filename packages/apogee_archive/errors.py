@@ -2,14 +2,21 @@
 
 import contextlib
 
-__all__ = ["ArchiveError", "BadFile", "CacheError", "LabError", "TransferError", "reading"]
+__all__ = [
+    "ArchiveError",
+    "CacheError",
+    "CorruptFileError",
+    "LabError",
+    "TransferError",
+    "wrap_read_errors",
+]
 
 
 class LabError(Exception):
     """Any of the errors below."""
 
 
-class BadFile(LabError, ValueError):
+class CorruptFileError(LabError, ValueError):
     """A file is damaged, or not of the kind that was expected; the message names it and the fault."""
 
 
@@ -18,11 +25,11 @@ class ArchiveError(LabError, RuntimeError):
 
 
 class TransferError(ArchiveError, OSError):
-    """A file could not be fetched: `reason` says why, `passing` whether another time may do better."""
+    """A file could not be fetched: `reason` says why, `retryable` whether another time may do better."""
 
-    def __init__(self, url, reason, passing=False):
+    def __init__(self, url, reason, retryable=False):
         super().__init__(f"{url}: {reason}")
-        self.reason, self.passing = reason, passing
+        self.reason, self.retryable = reason, retryable
 
 
 class CacheError(LabError, OSError):
@@ -30,11 +37,13 @@ class CacheError(LabError, OSError):
 
 
 @contextlib.contextmanager
-def reading(path, what):
-    """Whatever a library raises on damaged input becomes BadFile; a file that is not there or closed stays that."""
+def wrap_read_errors(path, what):
+    """Whatever a library raises on damaged input becomes CorruptFileError; a file that is not there or closed stays that."""
     try:
         yield
-    except (BadFile, FileNotFoundError, PermissionError):
+    except (CorruptFileError, FileNotFoundError, PermissionError):
         raise
     except Exception as fault:
-        raise BadFile(f"{path}: not {what}, or a damaged one ({fault or type(fault).__name__})") from fault
+        raise CorruptFileError(
+            f"{path}: not {what}, or a damaged one ({fault or type(fault).__name__})"
+        ) from fault

@@ -8,11 +8,12 @@ from contextlib import suppress
 import numpy as np
 import xarray as xr
 
-from labtools.apstar import parse_apstar
-from labtools.cache import writing
-from labtools.errors import BadFile, reading
-from labtools.formats import npz
-from labtools.spectra import GRID, LAB_BITS, WAVELENGTH
+from apogee_archive import npz
+from apogee_archive.apstar import parse_apstar
+from apogee_archive.bitmasks import LAB_BITS
+from apogee_archive.cache import atomic_write
+from apogee_archive.errors import CorruptFileError, wrap_read_errors
+from apogee_archive.grid import GRID, WAVELENGTH
 
 __all__ = [
     "check_star",
@@ -35,14 +36,14 @@ _IMAGES = {"flux": "<f4", "error": "<f4", "mask": "<i4"}
 
 
 def place_of(row):
-    """Path of a star's file below the SAS by `telescope`, `field` and `file` of its row in the catalogue.
+    """Path of a star's file below the SAS by `telescope`, `field` and `file` of its row in the catalog.
 
     Raises ValueError if one of them is not a name of the kind that the archive uses, or one that a system reserves:
     what a table says is never trusted to be a path.
     """
     parts = [row[name] for name in ("telescope", "field", "file")]
     if not (isinstance(parts[-1], str) and parts[-1]):
-        raise ValueError("the catalogue names no file for this star")
+        raise ValueError("the catalog names no file for this star")
     if not (all(isinstance(part, str) for part in parts) and _PLACE.fullmatch("/".join(parts))):
         raise ValueError(f"refused: {parts} is no telescope, field and apStar file of the archive")
     return "/".join([STARS, *parts])
@@ -56,7 +57,9 @@ def expected_bytes(nvisits):
 
 def read_checksums(content):
     """File name -> sha1, from the bytes of a list of the archive. Raises ValueError if it is no such list."""
-    found = re.findall(r"^([0-9a-f]{40})\s+\*?(?:\S*/)?([^/\s]+)\s*$", content.decode("ascii", "replace"), re.M)
+    found = re.findall(
+        r"^([0-9a-f]{40})\s+\*?(?:\S*/)?([^/\s]+)\s*$", content.decode("ascii", "replace"), re.M
+    )
     if not found:
         raise ValueError("not a list of sha1 checksums")
     return {name: sha1 for sha1, name in found}
@@ -74,10 +77,10 @@ def sums_in(folder):
 def read_star(path, star, sha1=None):
     """Dataset with one star from its apStar file, or from the compact form of it (.npz).
 
-    Raises BadFile if the file is damaged, of another star, not on the survey's 8575 pixels, or not that of `sha1`.
+    Raises CorruptFileError if the file is damaged, of another star, not on the survey's 8575 pixels, or not that of `sha1`.
     """
     if path.stat().st_size > LIMIT:
-        raise BadFile(f"{path}: too large for a star")
+        raise CorruptFileError(f"{path}: too large for a star")
     return check_star(path.read_bytes(), path, star, sha1)
 
 
@@ -85,12 +88,18 @@ def check_star(content, source, star, sha1=None):
     """As `read_star`, from the bytes of a file; `source` names it in messages."""
     spectrum = (_unpack if str(source).endswith(".npz") else parse_apstar)(content, source)
     if spectrum.star.item() != star:
-        raise BadFile(f"{source}: the spectrum of another star, {spectrum.star.item()}, not of {star}")
+        raise CorruptFileError(
+            f"{source}: the spectrum of another star, {spectrum.star.item()}, not of {star}"
+        )
     wavelength = spectrum.wavelength.values
-    if wavelength.shape != WAVELENGTH.shape or not np.allclose(wavelength, WAVELENGTH, rtol=1e-9, atol=0):
-        raise BadFile(f"{source}: {wavelength.size} pixels that are not the {WAVELENGTH.size} of the survey")
+    if wavelength.shape != WAVELENGTH.shape or not np.allclose(
+        wavelength, WAVELENGTH, rtol=1e-9, atol=0
+    ):
+        raise CorruptFileError(
+            f"{source}: {wavelength.size} pixels that are not the {WAVELENGTH.size} of the survey"
+        )
     if sha1 and hashlib.sha1(content).hexdigest() != sha1:
-        raise BadFile(f"{source}: its sha1 is not that of the list of checksums")
+        raise CorruptFileError(f"{source}: its sha1 is not that of the list of checksums")
     return spectrum
 
 
@@ -101,15 +110,18 @@ def pack(content, path):
     """
     spectrum = parse_apstar(content, path, bits=0)
     images = {name: spectrum[name].values[0].astype(kind) for name, kind in _IMAGES.items()}
-    planes = {name: np.ascontiguousarray(image.view("u1").reshape(-1, 4).T) for name, image in images.items()}
-    with writing(path) as part, open(part, "wb") as file:
+    planes = {
+        name: np.ascontiguousarray(image.view("u1").reshape(-1, 4).T)
+        for name, image in images.items()
+    }
+    with atomic_write(path) as part, open(part, "wb") as file:
         np.savez_compressed(file, star=spectrum.star.values, **planes)
     return path
 
 
 def _unpack(content, source):
     """What `parse_apstar` would make of the file that was packed."""
-    with reading(source, "a packed spectrum"):
+    with wrap_read_errors(source, "a packed spectrum"):
         arrays = npz.arrays(io.BytesIO(content), LIMIT)
         images = {name: _image(arrays[name], kind) for name, kind in _IMAGES.items()}
         star = str(arrays["star"].item())
@@ -132,17 +144,23 @@ def read_continuum_pixels(path):
 
     The file holds a 1-D boolean array (`trusted`, in some copies `continuum`) and the wavelengths of the pixels in
     Angstrom, vacuum (`wavelengths` or `wavelength`); without them 7214 values are those of the course's grid.
-    Wavelengths that belong to the survey's grid become exactly those of it. Raises FileNotFoundError, and BadFile.
+    Wavelengths that belong to the survey's grid become exactly those of it. Raises FileNotFoundError, and CorruptFileError.
     """
-    with reading(path, "a readable .npz file with a continuum map"):
+    with wrap_read_errors(path, "a readable .npz file with a continuum map"):
         arrays = npz.arrays(path, LIMIT)
         booleans = [name for name, array in arrays.items() if array.dtype == bool]
-        trusted = next((arrays[n] for n in ("trusted", "continuum", *booleans) if n in arrays), np.empty(0))
+        trusted = next(
+            (arrays[n] for n in ("trusted", "continuum", *booleans) if n in arrays), np.empty(0)
+        )
         if trusted.ndim != 1 or trusted.dtype != bool or not trusted.any():
-            raise ValueError(f"no 1-D boolean array with continuum pixels among {', '.join(arrays) or 'nothing'}")
+            raise ValueError(
+                f"no 1-D boolean array with continuum pixels among {', '.join(arrays) or 'nothing'}"
+            )
         default = WAVELENGTH[GRID] if trusted.size == GRID.size else None
         wavelength = arrays.get("wavelengths", arrays.get("wavelength", default))
-        return xr.DataArray(trusted, {"wavelength": _on_grid(wavelength, trusted.size)}, name="continuum_pixels")
+        return xr.DataArray(
+            trusted, {"wavelength": _on_grid(wavelength, trusted.size)}, name="continuum_pixels"
+        )
 
 
 def _on_grid(wavelength, size):

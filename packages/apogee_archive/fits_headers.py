@@ -28,7 +28,9 @@ def fits_headers(content):
         found.append((header, start))
         end = start + -(-_length(header) // 2880) * 2880
         if end > len(content) or len(found) > HDUS:
-            raise ValueError(f"not a whole file: {len(content)} bytes, but its headers promise {end}")
+            raise ValueError(
+                f"not a whole file: {len(content)} bytes, but its headers promise {end}"
+            )
     return found
 
 
@@ -38,7 +40,11 @@ def _header(content, at):
     for end in range(at + 2880, at + HEADER, 2880):
         block = content[end - 2880 : end].decode("latin-1")
         if (not cards and not block.startswith(("SIMPLE  =", "XTENSION="))) or len(block) < 2880:
-            raise ValueError("a web page" if block.lstrip().startswith("<") else "no header where one should begin")
+            raise ValueError(
+                "a web page"
+                if block.lstrip().startswith("<")
+                else "no header where one should begin"
+            )
         for card in re.findall(".{80}", block, re.S):
             if card.rstrip() == "END":
                 return cards, end

@@ -1,7 +1,7 @@
 """Tables that pandas wrote to HDF5 (format "fixed"), read by h5py: no pickle is opened, no size is believed.
 
 PyTables unpickles attributes as soon as it opens a file, so whoever sends a file could have it run a program. Here
-numbers are read as numbers, text by `labtools.jwst.text`, and only what lies whole in the file itself.
+numbers are read as numbers, text by `apogee_archive.pickled_text`, and only what lies whole in the file itself.
 """
 
 from pathlib import Path
@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from labtools.errors import reading
-from labtools.jwst.text import text_of
+from apogee_archive.errors import wrap_read_errors
+from apogee_archive.pickled_text import text_of
 
 __all__ = ["read_frame"]
 
@@ -21,16 +21,23 @@ def read_frame(path, key, dtype=None):
 
     `dtype` is that of floating-point columns, if it shall be another than in the file (float32 halves the memory).
     Text comes as it was written, str or bytes, None where it is missing; an index of text as str. Raises
-    FileNotFoundError, and BadFile with what is wrong.
+    FileNotFoundError, and CorruptFileError with what is wrong.
     """
-    with reading(f"{Path(path).name}, table {key!r}", "a table that can be read"), h5py.File(path) as file:
+    with (
+        wrap_read_errors(f"{Path(path).name}, table {key!r}", "a table that can be read"),
+        h5py.File(path) as file,
+    ):
         return _frame(_own(file, key, h5py.Group), dtype)
 
 
 def _own(group, name, kind):
     """A member of `group` that lies in the same file: links to other files are not followed."""
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink) or not isinstance(group[name], kind):
-        raise ValueError(f"there is no {kind.__name__.lower()} {name!r}, only {', '.join(group) or 'nothing'}")
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink) or not isinstance(
+        group[name], kind
+    ):
+        raise ValueError(
+            f"there is no {kind.__name__.lower()} {name!r}, only {', '.join(group) or 'nothing'}"
+        )
     return group[name]
 
 
@@ -39,7 +46,11 @@ def _frame(group, dtype):
     if kind != "frame":
         raise ValueError(f'it is of the kind {kind!r}; write it with to_hdf(..., format="fixed")')
     numbers = range(int(group.attrs["nblocks"]))
-    names = ["axis0", "axis1", *(f"block{n}_{what}" for n in numbers for what in ("items", "values"))]
+    names = [
+        "axis0",
+        "axis1",
+        *(f"block{n}_{what}" for n in numbers for what in ("items", "values")),
+    ]
     arrays = [_own(group, name, h5py.Dataset) for name in names]
     if sum(map(_bytes_of, arrays)) > Path(group.file.filename).stat().st_size:
         raise ValueError("its arrays do not lie whole in the file")
@@ -48,7 +59,9 @@ def _frame(group, dtype):
     parts = [_block(_values(values, dtype), index, _axis(items)) for items, values in blocks]
     table = parts[0] if len(parts) == 1 else pd.concat(parts, axis=1)
     if not columns.is_unique or len(columns) != table.shape[1]:
-        raise ValueError(f"it has {table.shape[1]} columns and {columns.nunique()} names of columns")
+        raise ValueError(
+            f"it has {table.shape[1]} columns and {columns.nunique()} names of columns"
+        )
     return table if table.columns.equals(columns) else table[columns]
 
 
@@ -81,7 +94,9 @@ def _bytes_of(dataset):
     plan, stored = dataset.id.get_create_plist(), dataset.id.get_storage_size()
     if plan.get_external_count() or dataset.is_virtual or plan.get_nfilters():
         raise ValueError("it lies in other files or is compressed; write it without complevel")
-    if dataset.size * dataset.dtype.itemsize > stored or (_is_text(dataset) and dataset.shape != (1,)):
+    if dataset.size * dataset.dtype.itemsize > stored or (
+        _is_text(dataset) and dataset.shape != (1,)
+    ):
         raise ValueError(f"an array of the shape {dataset.shape} does not lie whole in the file")
     if _is_text(dataset):  # a reference: length, and where in the file
         return stored + int.from_bytes(dataset.id.read_direct_chunk((0,))[1][:4], "little")
@@ -96,5 +111,9 @@ def _values(dataset, dtype):
     if _is_text(dataset):
         array = text_of(dataset[0].tobytes())
     else:
-        array = dataset.astype(dtype)[()] if dtype is not None and dataset.dtype.kind == "f" else dataset[()]
+        array = (
+            dataset.astype(dtype)[()]
+            if dtype is not None and dataset.dtype.kind == "f"
+            else dataset[()]
+        )
     return array if array.ndim < 2 or dataset.attrs.get("transposed", 0) else array.T

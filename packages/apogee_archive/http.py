@@ -19,10 +19,10 @@ from hashlib import sha256
 
 import httpx
 
-from labtools.errors import ArchiveError, TransferError
-from labtools.settings import setting
+from apogee_archive.errors import ArchiveError, TransferError
+from apogee_archive.settings import setting
 
-__all__ = ["Job", "fetch", "gather"]
+__all__ = ["Request", "fetch", "gather"]
 
 CONNECTIONS, ATTEMPTS = 4, 8
 BACKOFF = 0.5  # seconds before the second attempt, doubled for each further one up to LONGEST_WAIT
@@ -38,7 +38,7 @@ _ABSENT = {404: "not on the server (404)", 410: "not on the server (410)"}
 
 
 @dataclass(frozen=True)
-class Job:
+class Request:
     """What to fetch: `parse` makes the result of the bytes, or raises ValueError if they are something else."""
 
     url: str
@@ -50,19 +50,19 @@ class Job:
 
 
 def fetch(url, parse=bytes, **options):
-    """What `parse` makes of the answer of one address (see `Job`). Raises ArchiveError, mostly a TransferError.
+    """What `parse` makes of the answer of one address (see `Request`). Raises ArchiveError, mostly a TransferError.
 
     Faults that may pass (time-outs, broken connections, 408, 425, 429, 5xx, a body that `parse` refuses) are tried
     again after a growing pause, or after that which the server asks for in Retry-After.
     """
-    [(_, result)] = gather({0: Job(url, parse, **options)})
+    [(_, result)] = gather({0: Request(url, parse, **options)})
     if isinstance(result, TransferError):
         raise result
     return result
 
 
 def gather(jobs):
-    """Do `jobs` (name -> Job) over as many connections as a server likes; yield names and results as they come.
+    """Do `jobs` (name -> Request) over as many connections as a server likes; yield names and results as they come.
 
     A result is that of `parse`, or the TransferError of an address that is given up. Raises ArchiveError when going on
     is of no use: the network is gone, something else answers in the archive's place, or a server asks for a long
@@ -96,10 +96,15 @@ async def _work(jobs, put, stop):
             headers={"User-Agent": "stellar spectra lab", "Accept-Encoding": "identity"}
         ) as web:
             line, todo = _Line(web), iter(jobs.items())
-            workers = {asyncio.create_task(line.work(todo, put)) for _ in range(min(CONNECTIONS, len(jobs)))}
+            workers = {
+                asyncio.create_task(line.work(todo, put))
+                for _ in range(min(CONNECTIONS, len(jobs)))
+            }
             done, pending = set(), workers
             while pending and not stop.is_set() and not any(task.exception() for task in done):
-                done, pending = await asyncio.wait(pending, timeout=0.05, return_when=asyncio.FIRST_EXCEPTION)
+                done, pending = await asyncio.wait(
+                    pending, timeout=0.05, return_when=asyncio.FIRST_EXCEPTION
+                )
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
@@ -136,7 +141,7 @@ class _Line:
             except (httpx.TransportError, TimeoutError, zlib.error) as fault:
                 slow = isinstance(fault, (TimeoutError, httpx.TimeoutException))
                 reason = "timed out" if slow else str(fault) or type(fault).__name__
-                failed = TransferError(job.url, reason, passing=True)
+                failed = TransferError(job.url, reason, retryable=True)
             except ValueError as fault:
                 failed = TransferError(job.url, str(fault))
             else:
@@ -145,9 +150,9 @@ class _Line:
             sign = failed.reason if body is None else sha256(body).hexdigest()
             seen[sign] += 1
             self._judge(job, failed, sign)
-            if not failed.passing and (body is None or seen[sign] == SAME):
+            if not failed.retryable and (body is None or seen[sign] == SAME):
                 break
-        self.failed = self.failed + 1 if failed.passing else 0
+        self.failed = self.failed + 1 if failed.retryable else 0
         if self.failed >= GIVE_UP:
             raise ArchiveError(
                 f"the last {GIVE_UP} transfers failed, at last {failed}: see to the network, run this again"
@@ -156,13 +161,15 @@ class _Line:
 
     async def _pause(self, attempt):
         if attempt:
-            await asyncio.sleep(min(LONGEST_WAIT, BACKOFF * 2 ** (attempt - 1)) * random.uniform(0.5, 1))
+            await asyncio.sleep(
+                min(LONGEST_WAIT, BACKOFF * 2 ** (attempt - 1)) * random.uniform(0.5, 1)
+            )
         while (left := self.open_at - asyncio.get_running_loop().time()) > 0:
             await asyncio.sleep(left)
 
     def _judge(self, job, failed, sign):
         """Raise ArchiveError if the answers of many addresses are alike, as those of a portal are."""
-        if failed.passing or failed.reason in _ABSENT.values():
+        if failed.retryable or failed.reason in _ABSENT.values():
             return
         self.alike = [*(one for one in self.alike if one[0] == sign), (sign, job.url)]
         if len(self.alike) >= ALIKE and len({url for _, url in self.alike}) > 1:
@@ -188,9 +195,13 @@ class _Line:
         if code in _PASSING:
             self.open_at = max(self.open_at, asyncio.get_running_loop().time() + asked)
             if asked > LONGEST_RETRY_AFTER:
-                raise ArchiveError(f"{answer.url.host} answers {code}: come back in {asked / 60:.0f} minutes")
+                raise ArchiveError(
+                    f"{answer.url.host} answers {code}: come back in {asked / 60:.0f} minutes"
+                )
         if code != 200:
-            raise TransferError(job.url, _ABSENT.get(code, f"the server answers {code}"), passing=code in _PASSING)
+            raise TransferError(
+                job.url, _ABSENT.get(code, f"the server answers {code}"), retryable=code in _PASSING
+            )
 
 
 def _retry_after(headers):
@@ -207,10 +218,15 @@ def _retry_after(headers):
 def _followed(job, before, location):
     """The address that a redirect leads to; raises TransferError if it may not be followed."""
     after = before.join(location)
-    known = {before.host, *map(str.strip, setting("HOSTS").split(","))}
-    if after.host not in known or not (after.scheme == "https" or before.scheme == after.scheme == "http"):
+    known = {before.host, *map(str.strip, setting("ALLOWED_HOSTS").split(","))}
+    if after.host not in known or not (
+        after.scheme == "https" or before.scheme == after.scheme == "http"
+    ):
         place = f"{after.scheme}://{after.host}"
-        raise TransferError(job.url, f"refused to follow a redirect to {place} (LAB_HOSTS names hosts to trust)")
+        raise TransferError(
+            job.url,
+            f"refused to follow a redirect to {place} (LAB_ALLOWED_HOSTS names hosts to trust)",
+        )
     return after
 
 
@@ -225,5 +241,5 @@ async def _body(job, answer):
         if len(body) > job.limit:
             raise TransferError(job.url, f"more than the {job.limit} bytes allowed here")
     if unpack and not unpack.eof:
-        raise TransferError(job.url, "broken off", passing=True)
+        raise TransferError(job.url, "broken off", retryable=True)
     return bytes(body)

@@ -8,23 +8,37 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtools.errors import reading
-from labtools.jwst.frames import read_frame
+from apogee_archive.errors import wrap_read_errors
+from apogee_archive.hdf5_frames import read_frame
 
-__all__ = ["ELEMENTS", "Pair", "catalogue_in_x_h", "index_of", "match", "name_of", "read_catalogue", "read_jwst"]
+__all__ = [
+    "ELEMENTS",
+    "FILES",
+    "PIXELS",
+    "RATIOS",
+    "Pair",
+    "catalog_in_x_h",
+    "index_of",
+    "name_of",
+    "read_catalog",
+    "read_jwst",
+]
 
 ELEMENTS = (
     "C", "N", "O", "Na", "Mg", "Al", "Si", "S", "K", "Ca", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Ce",
 )  # fmt: skip
-"""The elements of both files, in their order; the catalogue gives [X/Fe] (and [Fe/H]), the JWST file [X/H]."""
+"""The elements of both files, in their order; the catalog gives [X/Fe] (and [Fe/H]), the JWST file [X/H]."""
 
 STARS_PER_SET = 990
-TO_LETTERS, TO_DIGITS = str.maketrans("0123456789", "abcdefghij"), str.maketrans("abcdefghij", "0123456789")
+TO_LETTERS, TO_DIGITS = (
+    str.maketrans("0123456789", "abcdefghij"),
+    str.maketrans("abcdefghij", "0123456789"),
+)
 PIXELS = 8192
 FILES = ("apogee_dr17.h5", "JWST_APOGEE.h5")
 FILLER = -999.0  # values below are no measurements
 RATIOS = ["FE_H" if element == "Fe" else f"{element.upper()}_FE" for element in ELEMENTS]
-CATALOGUE_COLUMNS = [
+CATALOG_COLUMNS = [
     "FILE", "APOGEE_ID", "TELESCOPE", "FIELD", "RA", "DEC", "SNR", "VHELIO_AVG", "VERR", "TEFF", "TEFF_ERR", "LOGG",
     "LOGG_ERR", "M_H", "M_H_ERR", "ALPHA_M", "ALPHA_M_ERR", "VMICRO", "VMACRO",
     *(column for ratio in RATIOS for column in (ratio, f"{ratio}_ERR")),
@@ -35,41 +49,45 @@ DISPENSABLE = {"M_H_ERR", "ALPHA_M_ERR", "VMICRO", "VMACRO"}
 
 @dataclass(frozen=True)
 class Pair:
-    """Both files, read: catalogue and labels indexed by name, spectra, and a title for figures."""
+    """Both files, read: catalog and labels indexed by name, spectra, and a title for figures."""
 
     title: str
-    catalogue: pd.DataFrame
+    catalog: pd.DataFrame
     labels: pd.DataFrame
     spectra: xr.Dataset
 
 
 def name_of(index):
-    """Name of the model of catalogue row `index`: the digits of the number in its set as letters, and the set."""
+    """Name of the model of catalog row `index`: the digits of the number in its set as letters, and the set."""
     if index < 0 or index >= 100 * STARS_PER_SET:
-        raise ValueError(f"there is no name for row {index}: rows go from 0 to {100 * STARS_PER_SET - 1}")
+        raise ValueError(
+            f"there is no name for row {index}: rows go from 0 to {100 * STARS_PER_SET - 1}"
+        )
     group, number = divmod(int(index), STARS_PER_SET)
     return f"{number:05d}".translate(TO_LETTERS) + f"_{group:02d}"
 
 
 def index_of(name):
-    """Row of the catalogue to which a name belongs: "aaieb_03" -> 841 + 3 * 990 = 3811."""
+    """Row of the catalog to which a name belongs: "aaieb_03" -> 841 + 3 * 990 = 3811."""
     if not re.fullmatch(r"[a-j]{5}_\d\d", str(name)):
-        raise ValueError(f"{name!r} is no name: five letters a to j, an underscore and two digits, as in aaieb_03")
+        raise ValueError(
+            f"{name!r} is no name: five letters a to j, an underscore and two digits, as in aaieb_03"
+        )
     number = int(name[:5].translate(TO_DIGITS))
     if number >= STARS_PER_SET:
         raise ValueError(f"{name!r} is star {number} of its set, but a set has {STARS_PER_SET}")
     return number + STARS_PER_SET * int(name[6:])
 
 
-def read_catalogue(path):
-    """The catalogue of the pair (`apogee_dr17.h5`, table `allstar`): DataFrame indexed by the name of the model.
+def read_catalog(path):
+    """The catalog of the pair (`apogee_dr17.h5`, table `allstar`): DataFrame indexed by the name of the model.
 
     Columns are those of the file in lower case (apogee_id, teff in K, logg, x_fe, fe_h, their errors, ...); text is
-    str, fillers are NaN. Raises FileNotFoundError, and BadFile if columns are missing or rows not numbered.
+    str, fillers are NaN. Raises FileNotFoundError, and CorruptFileError if columns are missing or rows not numbered.
     """
     table = read_frame(path, "allstar")
-    with reading(Path(path).name, "the catalogue of the pair"):
-        _need(table, [name for name in CATALOGUE_COLUMNS if name not in DISPENSABLE])
+    with wrap_read_errors(Path(path).name, "the catalog of the pair"):
+        _need(table, [name for name in CATALOG_COLUMNS if name not in DISPENSABLE])
         if table.index.dtype.kind not in "iu" or not table.index.is_unique or len(table) == 0:
             raise ValueError("the rows of 'allstar' must be numbered, each number once")
         table = table.rename(columns=str.lower)
@@ -89,7 +107,11 @@ def _need(table, columns):
 
 
 def _text(value):
-    return "" if value is None else (value.decode() if isinstance(value, bytes) else str(value)).strip()
+    return (
+        ""
+        if value is None
+        else (value.decode() if isinstance(value, bytes) else str(value)).strip()
+    )
 
 
 def read_jwst(path):
@@ -101,11 +123,11 @@ def read_jwst(path):
     spectra : Dataset (star, wavelength) of flux, float32, 8192 vacuum wavelengths of 9000 to 18000 Angstrom; the stars
         go by the same names in the same order.
 
-    Raises FileNotFoundError, and BadFile with what is wrong.
+    Raises FileNotFoundError, and CorruptFileError with what is wrong.
     """
     wavelength = read_frame(path, "wavelength").to_numpy(float).ravel()
     labels, flux = read_frame(path, "labels"), read_frame(path, "spectra", np.float32)
-    with reading(Path(path).name, "the JWST file of the pair"):
+    with wrap_read_errors(Path(path).name, "the JWST file of the pair"):
         _check(wavelength, labels, flux)
     labels = labels[JWST_COLUMNS].astype(float).rename_axis("name")
     labels.columns = ["teff", "logg", *(f"{e.lower()}_h" for e in ELEMENTS)]
@@ -118,45 +140,34 @@ def _check(wavelength, labels, flux):
     """Raise ValueError, with what is wrong, unless the three tables fit each other."""
     _need(labels, JWST_COLUMNS)
     if wavelength.size != PIXELS or flux.shape[1] != PIXELS:
-        raise ValueError(f"{wavelength.size} wavelengths and {flux.shape[1]} columns of spectra, not {PIXELS}")
+        raise ValueError(
+            f"{wavelength.size} wavelengths and {flux.shape[1]} columns of spectra, not {PIXELS}"
+        )
     if not (np.diff(wavelength) > 0).all() or not 8000 < wavelength[0] < wavelength[-1] < 20000:
         raise ValueError("wavelengths must increase and be in Angstrom, about 9000 to 18000")
     if len(labels) == 0 or not labels.index.equals(flux.index):
-        raise ValueError(f"'labels' ({len(labels)}) and 'spectra' ({len(flux)}) name different stars")
+        raise ValueError(
+            f"'labels' ({len(labels)}) and 'spectra' ({len(flux)}) name different stars"
+        )
     if not labels.index.is_unique:
         raise ValueError(f"a name occurs twice: {labels.index[labels.index.duplicated()][0]}")
-    for what, values in (("labels", labels[JWST_COLUMNS].to_numpy(float)), ("spectra", flux.to_numpy())):
+    for what, values in (
+        ("labels", labels[JWST_COLUMNS].to_numpy(float)),
+        ("spectra", flux.to_numpy()),
+    ):
         bad = ~np.isfinite(values).all(axis=1)
         if bad.any():
-            raise ValueError(f"{what} of {bad.sum()} stars are not finite, first {labels.index[bad][0]}")
+            raise ValueError(
+                f"{what} of {bad.sum()} stars are not finite, first {labels.index[bad][0]}"
+            )
     for name in labels.index:
         index_of(name)
 
 
-def match(catalogue, labels):
-    """Names of stars that both sides have, each star once, in the order of the catalogue; and what became of all rows.
-
-    Of rows with the same apogee_id the first that has a model is kept. The second result is a Series of numbers of
-    rows.
-    """
-    rows = catalogue[catalogue.index.isin(labels.index)]
-    repeated = rows.apogee_id.duplicated()
-    names = rows.index[~repeated]
-    counts = {
-        "rows of the catalogue": len(catalogue),
-        "rows of the JWST file": len(labels),
-        "only in the catalogue": len(catalogue) - len(rows),
-        "only in the JWST file": int((~labels.index.isin(catalogue.index)).sum()),
-        "further rows of a star": int(repeated.sum()),
-        "matched stars": len(names),
-    }
-    return names, pd.Series(counts, name="count")
-
-
-def catalogue_in_x_h(catalogue):
-    """The catalogue's labels in the form of the JWST file: teff, logg, and [X/H] = [X/Fe] + [Fe/H]."""
-    iron = catalogue.fe_h.astype(float)
-    table = catalogue[["teff", "logg"]].astype(float)
+def catalog_in_x_h(catalog):
+    """The catalog's labels in the form of the JWST file: teff, logg, and [X/H] = [X/Fe] + [Fe/H]."""
+    iron = catalog.fe_h.astype(float)
+    table = catalog[["teff", "logg"]].astype(float)
     for element, ratio in zip(map(str.lower, ELEMENTS), map(str.lower, RATIOS), strict=True):
-        table[f"{element}_h"] = iron + (0 if element == "fe" else catalogue[ratio].astype(float))
+        table[f"{element}_h"] = iron + (0 if element == "fe" else catalog[ratio].astype(float))
     return table

@@ -25,14 +25,21 @@ def arrays(file, limit):
         members = archive.infolist()
         if sum(member.file_size for member in members) > limit:
             raise ValueError(f"more than {limit} bytes when it is unpacked")
-        return {member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members}
+        return {
+            member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members
+        }
 
 
 def _array(content):
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
     shape, by_columns, dtype = read_header(file)
     if dtype.kind not in "biufU":
         raise ValueError(f"it holds {dtype}, neither numbers nor text")
-    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")
+    return np.frombuffer(content, dtype, offset=file.tell()).reshape(
+        shape, order="F" if by_columns else "C"
+    )

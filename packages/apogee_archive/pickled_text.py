@@ -36,15 +36,21 @@ def text_of(pickled):
     Raises ValueError or LookupError for any other pickle; time and memory grow with its length, not with its claims.
     """
     steps = _steps(pickled)
-    begin = next((n for n, step in enumerate(steps[:HEAD], 1) if step == ("op", "EMPTY_LIST")), HEAD)
-    sentence = " ".join(repr(value)[:60] if kind == "value" else value for kind, value in steps[:begin])
+    begin = next(
+        (n for n, step in enumerate(steps[:HEAD], 1) if step == ("op", "EMPTY_LIST")), HEAD
+    )
+    sentence = " ".join(
+        repr(value)[:60] if kind == "value" else value for kind, value in steps[:begin]
+    )
     found = ARRAY.fullmatch(sentence)
     if not found or steps[-2:] != [("op", "TUPLE"), ("op", "BUILD")]:
         raise ValueError(f"it holds a pickled object that is no array of text: {sentence[:80]} ...")
     items = [_item(*step) for step in steps[begin:-2] if step not in JOINTS]
     shape = [int(number) for number in found.groups() if number]
     if len(items) != math.prod(shape):
-        raise ValueError(f"its array of text has {len(items)} items, not {' x '.join(map(str, shape))}")
+        raise ValueError(
+            f"its array of text has {len(items)} items, not {' x '.join(map(str, shape))}"
+        )
     values = np.empty(len(items), object)
     values[:] = items
     return values.reshape(shape)

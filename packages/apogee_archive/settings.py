@@ -16,12 +16,12 @@ def setting(name, default=""):
 
 def checkout():
     """The source tree that this package runs from, or None where it was installed from a wheel."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     return root if (root / "pyproject.toml").is_file() else None
 
 
 def table(name):
-    """Path of a table that ships with the package, inside `labtools/data`."""
+    """Path of a file that ships with this package."""
     return Path(__file__).parent / "data" / name
 
 
@@ -44,7 +44,10 @@ def data_folders(root=None):
     shared = tuple(_folder(one) for one in setting("DATA_SHARED").split(os.pathsep) if one.strip())
     if writable(first) or first == own:
         return first, shared
-    warnings.warn(f"{first} cannot be written: new data go to {own} (set LAB_DATA to choose a folder)", stacklevel=3)
+    warnings.warn(
+        f"{first} cannot be written: new data go to {own} (set LAB_DATA to choose a folder)",
+        stacklevel=3,
+    )
     return own, (first, *shared)
 
 

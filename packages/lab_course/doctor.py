@@ -7,13 +7,12 @@ from importlib import metadata
 
 from astroquery.sdss import conf
 
-from labtools import settings
-from labtools.cache import sha256_of
-from labtools.errors import ArchiveError, BadFile
+from apogee_archive import dr17, settings
+from apogee_archive.cache import sha256_of
+from apogee_archive.errors import ArchiveError, CorruptFileError
+from apogee_archive.files import read_star, sums_in
+from apogee_archive.http import Request, gather
 from labtools.isochrones import read_mist
-from labtools.sdss import dr17
-from labtools.sdss.files import read_star, sums_in
-from labtools.sdss.http import Job, gather
 from labtools.surveys import open_survey
 
 __all__ = ["examine", "main"]
@@ -31,11 +30,17 @@ def examine(network=True, verify=False):
         yield BAD, str(fault), "set LAB_SURVEY"
         return
     yield OK, f"{survey.title} (LAB_SURVEY={survey.name}) in {survey.root}", ""
-    free = shutil.disk_usage(next(one for one in (survey.root, *survey.root.parents) if one.exists())).free
+    free = shutil.disk_usage(
+        next(one for one in (survey.root, *survey.root.parents) if one.exists())
+    ).free
     mark, advice = (OK, "") if free > ROOM else (NOTE, "make room, or set LAB_DATA")
     yield mark, f"{free / 1e9:.1f} GB free there", advice
     if not settings.writable(survey.root):
-        yield NOTE, f"{survey.root} is read-only", "set LAB_DATA to a folder of your own, LAB_DATA_SHARED to this one"
+        yield (
+            NOTE,
+            f"{survey.root} is read-only",
+            "set LAB_DATA to a folder of your own, LAB_DATA_SHARED to this one",
+        )
     for folder in survey.folders:
         yield from _caches(folder, survey.name, verify)
     if network:
@@ -43,8 +48,16 @@ def examine(network=True, verify=False):
 
 
 def _installed():
-    yield OK if sys.version_info >= (3, 11) else BAD, f"Python {sys.version.split()[0]} (3.11 or newer is needed)", ""
-    for name in [re.match(r"[\w.-]+", one)[0] for one in metadata.requires("labtools") or [] if "extra ==" not in one]:
+    yield (
+        OK if sys.version_info >= (3, 11) else BAD,
+        f"Python {sys.version.split()[0]} (3.11 or newer is needed)",
+        "",
+    )
+    for name in [
+        re.match(r"[\w.-]+", one)[0]
+        for one in metadata.requires("labtools") or []
+        if "extra ==" not in one
+    ]:
         try:
             yield OK, f"{name} {metadata.version(name)}", ""
         except metadata.PackageNotFoundError:
@@ -56,18 +69,32 @@ def _caches(root, chosen, verify):
     whole = {}
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         place = path.relative_to(root).parts
-        check = next((check for pattern, check in _CHECKS.items() if re.search(pattern, path.name)), None)
+        check = next(
+            (check for pattern, check in _CHECKS.items() if re.search(pattern, path.name)), None
+        )
         if any(part.startswith("unfinished-") for part in place) or path.suffix == ".part":
-            yield NOTE, f"{path} is left over from a run that was killed", "the next writing there removes it"
+            yield (
+                NOTE,
+                f"{path} is left over from a run that was killed",
+                "the next writing there removes it",
+            )
         elif check:
             try:
                 found = check(path, verify), path.stat().st_size
                 whole.setdefault("/".join(place[:-1][:2]), []).append(found)
             except ValueError as fault:
-                yield BAD if place[0] == chosen else NOTE, f"{path}: {fault}", "delete it: it is made or fetched anew"
+                yield (
+                    BAD if place[0] == chosen else NOTE,
+                    f"{path}: {fault}",
+                    "delete it: it is made or fetched anew",
+                )
     for folder, files in whole.items():
         sure, sizes = map(sum, zip(*files, strict=True))
-        yield OK, f"{root / folder}: {len(files)} whole, {sizes / 1e9:.2f} GB, {sure} verified by a checksum", ""
+        yield (
+            OK,
+            f"{root / folder}: {len(files)} whole, {sizes / 1e9:.2f} GB, {sure} verified by a checksum",
+            "",
+        )
 
 
 def _spectrum(path, verify):
@@ -78,7 +105,7 @@ def _spectrum(path, verify):
 
 def _named(path, verify):
     if verify and not sha256_of(path).startswith(path.name.split(".")[-2]):
-        raise BadFile("its checksum is not the one in its name")
+        raise CorruptFileError("its checksum is not the one in its name")
     return verify
 
 
@@ -86,17 +113,25 @@ def _isochrones(path, verify):
     return read_mist(path).empty
 
 
-_CHECKS = {r"a[ps]Star-.*\.fits(\.npz)?$": _spectrum, r"\.[0-9a-f]{16}\.\w+$": _named, r"\.iso(\.\w+)?$": _isochrones}
+_CHECKS = {
+    r"a[ps]Star-.*\.fits(\.npz)?$": _spectrum,
+    r"\.[0-9a-f]{16}\.\w+$": _named,
+    r"\.iso(\.\w+)?$": _isochrones,
+}
 
 
 def _network(wrong):
     """Whether the servers answer that real data come from."""
     urls = [conf.skyserver_baseurl, conf.sas_baseurl, dr17.COURSE + next(iter(dr17.COURSE_FILES))]
     try:
-        for url, result in gather({url: Job(url, attempts=1, deadline=8.0) for url in urls}):
-            silent = getattr(result, "passing", False)
+        for url, result in gather({url: Request(url, attempts=1, deadline=8.0) for url in urls}):
+            silent = getattr(result, "retryable", False)
             what = f"{url} does not answer ({result.reason})" if silent else f"{url} answers"
-            yield wrong if silent else OK, what, "are you online? behind a proxy set HTTPS_PROXY" if silent else ""
+            yield (
+                wrong if silent else OK,
+                what,
+                "are you online? behind a proxy set HTTPS_PROXY" if silent else "",
+            )
     except ArchiveError as fault:
         yield wrong, str(fault), "are you online?"
 

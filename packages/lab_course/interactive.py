@@ -44,7 +44,9 @@ class Explorer(widgets.VBox):
             artist.set_animated(True)
         FigureManager(Canvas(figure), 0)
         figure.canvas.header_visible = figure.canvas.footer_visible = False
-        figure.canvas.syncing_data_url = False  # else ipympl 0.10 sends bare pixels as a PNG at first
+        figure.canvas.syncing_data_url = (
+            False  # else ipympl 0.10 sends bare pixels as a PNG at first
+        )
         figure.canvas.mpl_connect("draw_event", self._keep_background)
         for name, control in controls.items():
             control.observe(lambda _, reframe=name in reframe: self.redraw(reframe), "value")
@@ -54,7 +56,9 @@ class Explorer(widgets.VBox):
 
     def redraw(self, reframe=False):
         """Draw the figure for the values that the controls have now."""
-        self.text.value = self.draw(**{name: control.value for name, control in self.controls.items()})
+        self.text.value = self.draw(
+            **{name: control.value for name, control in self.controls.items()}
+        )
         if reframe or self.background is None:
             self.figure.canvas.draw()
         else:
@@ -73,16 +77,27 @@ class Explorer(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs):
         file = io.BytesIO()
         self.figure.savefig(file, format="png")
-        still = {"image/png": base64.b64encode(file.getvalue()).decode(), "text/plain": "<Explorer>"}
+        still = {
+            "image/png": base64.b64encode(file.getvalue()).decode(),
+            "text/plain": "<Explorer>",
+        }
         titles = ", ".join(filter(None, (ax.get_title() for ax in self.figure.axes)))
-        alt = f"A living figure as a still picture ({titles}). {re.sub('<.*?>', '', self.text.value)}"
+        alt = (
+            f"A living figure as a still picture ({titles}). {re.sub('<.*?>', '', self.text.value)}"
+        )
         return {**super()._repr_mimebundle_(**kwargs), **still}, {"image/png": {"alt": alt}}
 
 
 def _slider(name, low, high, value, digits):
     layout = widgets.Layout(width="300px")
     return widgets.FloatSlider(
-        value, min=low, max=high, step=(high - low) / 100, description=name, readout_format=digits, layout=layout
+        value,
+        min=low,
+        max=high,
+        step=(high - low) / 100,
+        description=name,
+        readout_format=digits,
+        layout=layout,
     )
 
 
@@ -106,7 +121,10 @@ def explore_spectrum(cannon, spectra, labels, lines, survey, width=80.0):
     width : of the window, Angstrom.
     """
     names, wavelength = list(cannon.labels), cannon.wavelength
-    scaled, span = cannon.scaled(labels[names].to_numpy()), labels[names].agg(["min", "max", "median"])
+    scaled, span = (
+        cannon.scaled(labels[names].to_numpy()),
+        labels[names].agg(["min", "max", "median"]),
+    )
     observed = np.where(np.isfinite(spectra.error.values), spectra.flux.values, np.float32(np.nan))
     figure, (upper, lower) = _axes(nrows=2, sharex=True, height_ratios=[2.2, 1])
     star = upper.plot([], [], color="k", lw=0.9)[0]
@@ -114,7 +132,9 @@ def explore_spectrum(cannon, spectra, labels, lines, survey, width=80.0):
     slope = lower.plot([], [], color="C0", lw=1)[0]
     lower.axhline(0, color="k", lw=0.6)
     upper.set(ylim=(0.4, 1.15), ylabel="normalized flux")
-    upper.set_title(f"The model (thick) and the most similar star (thin, black): {survey.title}", fontsize=11)
+    upper.set_title(
+        f"The model (thick) and the most similar star (thin, black): {survey.title}", fontsize=11
+    )
     lower.set(xlabel="vacuum wavelength [Å]")
 
     def draw(window, of, **values):
@@ -123,24 +143,38 @@ def explore_spectrum(cannon, spectra, labels, lines, survey, width=80.0):
         nearest = np.argmin(np.linalg.norm(scaled - cannon.scaled(point.to_numpy()), axis=1))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the colour says it
-            flux, gradient = cannon.predict(point).values[0], cannon.gradient(point).sel(label=of).values[0]
+            flux, gradient = (
+                cannon.predict(point).values[0],
+                cannon.gradient(point).sel(label=of).values[0],
+            )
         extrapolated = bool(np.asarray(cannon.extrapolates(point))[0])
         star.set_data(wavelength[inside], observed[nearest, inside])
         model.set(data=(wavelength[inside], flux[inside]), color="0.7" if extrapolated else "C1")
         slope.set_data(wavelength[inside], gradient[inside])
-        lower.set(xlim=(window, window + width), ylabel=f"∂flux / ∂{TITLES.get(of, of)} [1/{UNITS.get(of, 'dex')}]")
+        lower.set(
+            xlim=(window, window + width),
+            ylabel=f"∂flux / ∂{TITLES.get(of, of)} [1/{UNITS.get(of, 'dex')}]",
+        )
         lower.set_ylim(np.array([-1.1, 1.1]) * max(np.abs(gradient[inside]).max(initial=0), 1e-12))
         known = ", ".join(f"{n} {labels[n].iloc[nearest]:{DIGITS.get(n, '.2f')}}" for n in names)
         warning = " <b>The model extrapolates.</b>" if extrapolated else ""
         return f"Most similar star: {labels.index[nearest]} ({known}).{warning}"
 
     controls = {name: _slider(name, *span[name], DIGITS.get(name, ".2f")) for name in names}
-    controls["window"] = _slider("window [Å]", wavelength[0], wavelength[-1] - width, 16000.0, ".0f")
+    controls["window"] = _slider(
+        "window [Å]", wavelength[0], wavelength[-1] - width, 16000.0, ".0f"
+    )
     controls["of"] = widgets.Dropdown(options=names, description="gradient of")
     marker = upper.axvline(np.nan, color="0.4", lw=0.8, ls="--")
-    note = upper.text(0, 0.98, "", transform=upper.get_xaxis_transform(), ha="center", va="top", fontsize=10)
-    explorer = Explorer(figure, controls, draw, [star, model, slope, marker, note], ("window", "of"))
-    figure.canvas.mpl_connect("motion_notify_event", lambda event: _name_line(event, lines, marker, note, explorer))
+    note = upper.text(
+        0, 0.98, "", transform=upper.get_xaxis_transform(), ha="center", va="top", fontsize=10
+    )
+    explorer = Explorer(
+        figure, controls, draw, [star, model, slope, marker, note], ("window", "of")
+    )
+    figure.canvas.mpl_connect(
+        "motion_notify_event", lambda event: _name_line(event, lines, marker, note, explorer)
+    )
     return explorer
 
 
@@ -163,13 +197,20 @@ def explore_mask(raw, continuum_pixels, survey):
     figure, (upper, lower) = _axes(nrows=2, sharex=True, height_ratios=[1.5, 1])
     wavelength, flux, mask = raw.wavelength.values, raw.flux.values[0], raw.mask.values[0]
     recorded, ends = flux != 0, np.zeros(continuum_pixels.size, bool)
-    ends[[chip.stop - 1 for chip in chips(continuum_pixels.wavelength)]] = True  # where a curve breaks off
+    ends[[chip.stop - 1 for chip in chips(continuum_pixels.wavelength)]] = (
+        True  # where a curve breaks off
+    )
     upper.plot(wavelength, np.where(recorded, flux, np.nan), color="0.55", lw=0.6)
     bad = upper.plot([], [], ".", color="C1", ms=3, label="masked")[0]
     curve = upper.plot([], [], color="C0", lw=1.6, label="pseudo-continuum")[0]
     result = lower.plot([], [], color="k", lw=0.6)[0]
     lower.axhline(1, color="C0", lw=0.8)
-    lower.set(ylim=(0.4, 1.2), xlim=wavelength[[0, -1]], ylabel="normalized", xlabel="vacuum wavelength [Å]")
+    lower.set(
+        ylim=(0.4, 1.2),
+        xlim=wavelength[[0, -1]],
+        ylabel="normalized",
+        xlabel="vacuum wavelength [Å]",
+    )
     upper.set(ylim=np.nanpercentile(flux[recorded], [0.1, 99.9]) * (0.7, 1.2), ylabel="flux")
     upper.set_title(f"{raw.star.item()}, {survey.title}")
     upper.legend(loc="lower right", ncols=2)
@@ -181,12 +222,17 @@ def explore_mask(raw, continuum_pixels, survey):
         one = normalize(raw.assign(error=(raw.error.dims, error)), continuum_pixels, degree=degree)
         bad.set_data(wavelength[hit], flux[hit])
         curve.set_data(one.wavelength, np.where(ends, np.nan, one.continuum.values[0]))
-        result.set_data(one.wavelength, np.where(np.isfinite(one.error.values[0]) & ~ends, one.flux.values[0], np.nan))
+        result.set_data(
+            one.wavelength,
+            np.where(np.isfinite(one.error.values[0]) & ~ends, one.flux.values[0], np.nan),
+        )
         return f"{hit.sum()} of {recorded.sum()} recorded pixels are masked."
 
     chosen = [(f"{int(bit).bit_length() - 1} {bit.name}", int(bit)) for bit in PixMask]
     controls = {
-        "bits": widgets.SelectMultiple(options=chosen, value=list(map(int, LAB_BITS)), description="bits", rows=6),
+        "bits": widgets.SelectMultiple(
+            options=chosen, value=list(map(int, LAB_BITS)), description="bits", rows=6
+        ),
         "degree": widgets.IntSlider(2, min=1, max=8, description="degree"),
     }
     return Explorer(figure, controls, draw, [bad, curve, result])
@@ -213,7 +259,13 @@ def explore_scatter(design, flux, error, title):
     left.set(xlabel="log$_{10}$ s²", ylabel=r"ln L − max ln L", title=title)
     edges = np.linspace(-6, 6, 61)
     centre = (edges[1:] + edges[:-1]) / 2
-    right.plot(centre, 0.2 * np.exp(-(centre**2) / 2) / np.sqrt(2 * np.pi), color="k", lw=1, label="unit normal")
+    right.plot(
+        centre,
+        0.2 * np.exp(-(centre**2) / 2) / np.sqrt(2 * np.pi),
+        color="k",
+        lw=1,
+        label="unit normal",
+    )
     bars = right.step(centre, centre * 0, where="mid", color="C1", label="residuals / √(σ²+s²)")[0]
     right.set(xlabel="residual in units of its noise", ylabel="share of stars", ylim=(0, 0.3))
     right.legend(loc="upper right", fontsize=9)

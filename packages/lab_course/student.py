@@ -18,7 +18,7 @@ from pathlib import Path
 
 import nbformat
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TURN = "...  # your turn"
 
 
@@ -32,7 +32,9 @@ def student_version(notebook, stem):
         if cell.cell_type == "code":
             cell.update(outputs=[], execution_count=None)
         if "solution" in tags:
-            cell.source = stub(cell.source, [later.source for later in notebook.cells[number + 1 :]])
+            cell.source = stub(
+                cell.source, [later.source for later in notebook.cells[number + 1 :]]
+            )
             cell.metadata["nbgrader"] = graded(name, solution=True)
         elif "check" in tags:
             cell.metadata["nbgrader"] = graded(name, points=lab.get("points", 1), locked=True)
@@ -42,7 +44,9 @@ def student_version(notebook, stem):
         if "ask" in lab:
             cells.insert(
                 place_to_ask(cells),
-                nbformat.v4.new_markdown_cell(f"**Predict, then look.** {lab['ask']}", id=f"ask-{name}"),
+                nbformat.v4.new_markdown_cell(
+                    f"**Predict, then look.** {lab['ask']}", id=f"ask-{name}"
+                ),
             )
         cells.append(cell)
     return nbformat.v4.new_notebook(
@@ -52,7 +56,9 @@ def student_version(notebook, stem):
 
 def place_to_ask(cells):
     """Before the last code cell, whose result the question is about."""
-    return next((n for n in range(len(cells) - 1, -1, -1) if cells[n].cell_type == "code"), len(cells))
+    return next(
+        (n for n in range(len(cells) - 1, -1, -1) if cells[n].cell_type == "code"), len(cells)
+    )
 
 
 def graded(name, points=None, solution=False, locked=False):
@@ -78,7 +84,11 @@ def stub(source, later):
         elif isinstance(node, ast.FunctionDef):
             lines += signature(node)
         else:
-            names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+            names = [
+                n.id
+                for n in ast.walk(node)
+                if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+            ]
             lines += [
                 f"{name} = {TURN}"
                 for name in dict.fromkeys(names)
@@ -96,15 +106,24 @@ def signature(node):
 def names_read(source):
     """Names that a code cell reads; none for prose."""
     try:
-        return {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        return {
+            n.id
+            for n in ast.walk(ast.parse(source))
+            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
+        }
     except SyntaxError:
         return set()
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--into", type=Path, default=ROOT / "build" / "student", help="folder of the student version")
-    folder = parser.parse_args().into
+    parser.add_argument(
+        "--into",
+        type=Path,
+        default=ROOT / "build" / "student",
+        help="folder of the student version",
+    )
+    folder = parser.parse_args(arguments).into
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):

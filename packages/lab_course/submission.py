@@ -17,11 +17,11 @@ from pathlib import Path
 import nbformat
 import typst
 
+from apogee_archive.settings import figures_folder, setting
 from labtools import open_survey
-from labtools.handin import checkpoint_path, student_name
-from labtools.settings import figures_folder, setting
+from labtools.checkpoints import checkpoint_path, student_name
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 RUNNER = ROOT / "tools" / "run_notebooks.py"
 SECTIONS = {
@@ -56,10 +56,19 @@ REFERENCES = (
 def made_by(path):
     """Digest of what an executed notebook depends on: its code, the package, and the settings."""
     digest = sha256()
-    for source in [*sorted((ROOT / "labtools").rglob("*.py")), *sorted((ROOT / "labtools" / "data").glob("*"))]:
+    for source in [
+        *sorted((ROOT / "labtools").rglob("*.py")),
+        *sorted(
+            path
+            for path in (ROOT / "packages").rglob("*")
+            if path.is_file() and path.suffix != ".pyc"
+        ),
+    ]:
         digest.update(source.read_bytes())
     code = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith("LAB_")}
+    settings = {
+        name: value for name, value in sorted(os.environ.items()) if name.startswith("LAB_")
+    }
     digest.update(repr((code, settings)).encode())
     return digest.hexdigest()
 
@@ -85,7 +94,11 @@ def findings(path):
         for output in cell.get("outputs", [])
         if "text/markdown" in output.get("data", {})
     ]
-    return [" ".join(item.split()) for item in re.split(r"^\d\. ", texts[-1], flags=re.M)[1:]] if texts else []
+    return (
+        [" ".join(item.split()) for item in re.split(r"^\d\. ", texts[-1], flags=re.M)[1:]]
+        if texts
+        else []
+    )
 
 
 def to_typst(markdown):
@@ -112,13 +125,17 @@ def _mathematics(tex):
 def _prose(text):
     text = re.sub(r"([\\#@<>$`~])", r"\\\1", text)
     text = re.sub(r"\[([^\]]+)\]\((https?:[^)]+)\)", r"\1", text)
-    text = re.sub(r"(?<!\*)\*(?!\*)([^*]+)\*(?!\*)", r"#emph[\1]", text.replace("\\`", "").replace("_", "\\_"))
+    text = re.sub(
+        r"(?<!\*)\*(?!\*)([^*]+)\*(?!\*)", r"#emph[\1]", text.replace("\\`", "").replace("_", "\\_")
+    )
     return re.sub(r"\*\*([^*]+)\*\*", r"#strong[\1]", text)
 
 
 def write_up(survey, found, pictures):
     """The document as typst: `found` maps the number of a notebook to its findings, `pictures` a name to a file."""
-    lead = [items[0] for number, items in found.items() if number in ("01", "04", "06", "07") and items]
+    lead = [
+        items[0] for number, items in found.items() if number in ("01", "04", "06", "07") and items
+    ]
     page = [
         '#set page(paper: "a4", margin: 2.4cm, numbering: "1")',
         '#set text(size: 10.5pt)\n#set par(justify: true)\n#set heading(numbering: "1")',
@@ -132,13 +149,15 @@ def write_up(survey, found, pictures):
             page += [f"= {heading}", *(f"+ {to_typst(item)}" for item in found[number])]
         if picture in pictures:
             caption = f"{heading} ({survey.title}; notebook {number})."
-            page.append(f'#figure(image("{pictures[picture]}", width: 92%), caption: [{_prose(caption)}])')
+            page.append(
+                f'#figure(image("{pictures[picture]}", width: 92%), caption: [{_prose(caption)}])'
+            )
     page += ["= References", *(f"- {_prose(one)}" for one in REFERENCES)]
     return "\n\n".join(page)
 
 
-def main():
-    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
+def main(arguments=None):
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args(arguments)
     if not setting("STUDENT"):
         print('No name: make handin NAME="Firstname Lastname"', file=sys.stderr)
         return 2
@@ -149,7 +168,11 @@ def main():
     found = {path.stem[:2]: findings(path) for path in sorted(BUILD.glob("0[1-7]*.ipynb"))}
     target = checkpoint_path(1).with_name(checkpoint_path(1).name.replace("_cp1", "_writeup"))
     with tempfile.TemporaryDirectory() as work:
-        pictures = {name: f"{name}.png" for _, name in SECTIONS.values() if name and (folder / f"{name}.png").exists()}
+        pictures = {
+            name: f"{name}.png"
+            for _, name in SECTIONS.values()
+            if name and (folder / f"{name}.png").exists()
+        }
         for picture in pictures.values():
             shutil.copy(folder / picture, work)
         (Path(work) / "writeup.typ").write_text(write_up(survey, found, pictures))
@@ -158,7 +181,12 @@ def main():
     lost = [path.name for path in pieces if not path.exists()]
     lost += [f"figure {name}" for _, name in SECTIONS.values() if name and name not in pictures]
     lost += [f"findings of notebook {number}" for number in SECTIONS if not found.get(number)]
-    print("\n".join([f"ready: {path}" for path in pieces if path.exists()] + [f"MISSING: {piece}" for piece in lost]))
+    print(
+        "\n".join(
+            [f"ready: {path}" for path in pieces if path.exists()]
+            + [f"MISSING: {piece}" for piece in lost]
+        )
+    )
     return bool(lost)
 
 

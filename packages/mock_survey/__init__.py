@@ -1,1 +1,1 @@
-"""The simulated survey: atmospheres, spectra, a population, and files in the real formats."""
+"""What the sky would look like if we knew the truth: a forward model that writes an archive in the real formats."""

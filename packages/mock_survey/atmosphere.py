@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import constants
 from scipy.interpolate import make_interp_spline
 
-from labtools import settings
+from mock_survey.tables import table as shipped
 
 __all__ = ["ATOMS", "MOLECULES", "Layers", "abundances", "h_minus", "photosphere", "populations"]
 
@@ -19,13 +19,13 @@ SAHA = 2.4146830e15  # (2 pi m_e k / h^2)^1.5, cm^-3 K^-1.5
 
 def _rows(name):
     """The rows of a table that ships (`labtools/data/README.md`) by the name in their first column."""
-    table = pd.read_csv(settings.table(name), index_col=0, float_precision="round_trip")
+    table = pd.read_csv(shipped(name), index_col=0, float_precision="round_trip")
     return dict(zip(table.index, table.itertuples(index=False, name="Row"), strict=True))
 
 
 ATOMS, MOLECULES = _rows("atoms.csv"), _rows("molecules.csv")
 DONORS = ("Na", "Mg", "Al", "Si", "K", "Ca", "Fe", "Ni")  # of electrons
-with np.load(settings.table("marcs.npz")) as _archive:
+with np.load(shipped("marcs.npz")) as _archive:
     GRID = {name: _archive[name].astype(float) for name in _archive.files}
 
 
@@ -47,10 +47,14 @@ def h_minus_bound_free(wavelength, temperature):
     edge, alpha = 1.6419, 1.439e4
     x = np.maximum(1 / wavelength - 1 / edge, 0)
     root = np.sqrt(x)
-    series = sum(c * root**n for n, c in enumerate((152.519, 49.534, -118.858, 92.536, -34.194, 4.982)))
+    series = sum(
+        c * root**n for n, c in enumerate((152.519, 49.534, -118.858, 92.536, -34.194, 4.982))
+    )
     cross_section = 1e-18 * wavelength**3 * x**1.5 * series
     emission = 1 - np.exp(-alpha / (wavelength * temperature))
-    return 0.750 * temperature**-2.5 * np.exp(alpha / (edge * temperature)) * emission * cross_section
+    return (
+        0.750 * temperature**-2.5 * np.exp(alpha / (edge * temperature)) * emission * cross_section
+    )
 
 
 def h_minus_free_free(wavelength, temperature):
@@ -84,7 +88,14 @@ def _partition(element, temperature):
 
 def saha(temperature, energy, u_atom, u_ion):
     """n_e n_ion / n_atom (cm^-3) for an ionization `energy` in eV: Saha's equation, Gray (2005) eq. 1.20."""
-    return 2 * SAHA * temperature**1.5 * u_ion / u_atom * np.exp(-energy * EV / (K_BOLTZMANN * temperature))
+    return (
+        2
+        * SAHA
+        * temperature**1.5
+        * u_ion
+        / u_atom
+        * np.exp(-energy * EV / (K_BOLTZMANN * temperature))
+    )
 
 
 def _ionization(element, temperature):
@@ -124,13 +135,17 @@ def photosphere(teff, logg, abundance):
     solar = sum(10 ** (ATOMS[element].abundance - 12) for element in DONORS)
     metals = np.log10(sum(abundance[element] for element in DONORS) / solar)
     weights = [
-        make_interp_spline(GRID[name], np.eye(len(GRID[name])))(np.clip(x, GRID[name][0], GRID[name][-1]))
+        make_interp_spline(GRID[name], np.eye(len(GRID[name])))(
+            np.clip(x, GRID[name][0], GRID[name][-1])
+        )
         for name, x in (("teff", teff), ("logg", logg), ("metals", metals))
     ]
     values = np.einsum("st,sg,sm,tgmcq->qsc", *weights, GRID["cells"], optimize=True)
     temperature = teff[:, None] * values[0]
     electrons, nuclei, column = np.exp(values[1:])
-    neutral = _unpaired(nuclei, dissociation("H2", temperature)) / (1 + _ionization("H", temperature) / electrons)
+    neutral = _unpaired(nuclei, dissociation("H2", temperature)) / (
+        1 + _ionization("H", temperature) / electrons
+    )
     return Layers(temperature, electrons, nuclei, column, neutral)
 
 
@@ -162,5 +177,8 @@ def populations(layers, abundance):
 def abundances(labels):
     """Atoms per hydrogen nucleus of stars with labels that are complete: element -> (star,)."""
     ratios = {e: labels[f"{e.lower()}_fe"] for e in ATOMS if e not in ("H", "Fe")} | {"Fe": 0.0}
-    numbers = {e: (10 ** (ATOMS[e].abundance - 12 + labels["fe_h"] + x)).to_numpy() for e, x in ratios.items()}
+    numbers = {
+        e: (10 ** (ATOMS[e].abundance - 12 + labels["fe_h"] + x)).to_numpy()
+        for e, x in ratios.items()
+    }
     return numbers | {"H": np.ones(len(labels))}

@@ -1,10 +1,10 @@
 """What the survey's pipeline says about the simulated stars: entries, flags, labels with errors like ASPCAP's.
 
-A label of the catalogue is the true one plus
-  - what the noise of *this* spectrum does to it: its best linear estimate from the pixels, so that the catalogue and
+A label of the catalog is the true one plus
+  - what the noise of *this* spectrum does to it: its best linear estimate from the pixels, so that the catalog and
     whoever fits the same spectrum err alike, and labels err together (hotter goes with higher gravity, more metals);
   - the pipeline's own error (continuum, line spread function, interpolation), with the same correlations between
-    labels, of the size that makes the whole `ERRORS` times `MISQUOTED`;
+    labels, of the size that makes the whole `ERRORS` times `ERROR_SCALE`;
   - trends (`TRENDS`) along Teff and [Fe/H], and an offset in log g of stars that burn helium.
 
 Which of these sizes are measured and which are choices is in docs/simulation.md.
@@ -13,10 +13,11 @@ Which of these sizes are measured and which are choices is in docs/simulation.md
 import numpy as np
 import pandas as pd
 
-from labtools.selection import LABELS
-from labtools.simulation.population import FIELDS, NAMED
-from labtools.simulation.synthesis import synthesize
-from labtools.spectra import GRID, LAB_BITS
+from apogee_archive.bitmasks import LAB_BITS
+from apogee_archive.columns import LABELS
+from apogee_archive.grid import GRID
+from mock_survey.population import FIELDS, NAMED
+from mock_survey.synthesis import synthesize
 
 __all__ = ["Pipeline", "list_entries", "measure"]
 
@@ -24,11 +25,13 @@ DUPLICATES = 24 / 1900  # share of the giants
 ERRORS = pd.Series([9.0, 0.028, 0.007, 0.011, 0.012], LABELS)
 """Quoted standard errors of a spectrum of SNR 150; they go as SNR^-0.5."""
 
-MISQUOTED = pd.Series([1.3, 1.2, 0.9, 1.15, 0.85], LABELS)
+ERROR_SCALE = pd.Series([1.3, 1.2, 0.9, 1.15, 0.85], LABELS)
 """True size of the errors in units of the quoted one."""
 
 TRENDS = pd.DataFrame(
-    [(25.0, 0.02, -0.01, 0.015, -0.01), (20.0, 0, 0, 0, 0), (0, 0.04, 0, 0, 0)], ["teff", "fe_h", "clump"], LABELS
+    [(25.0, 0.02, -0.01, 0.015, -0.01), (20.0, 0, 0, 0, 0), (0, 0.04, 0, 0, 0)],
+    ["teff", "fe_h", "clump"],
+    LABELS,
 )
 """Systematic errors per 500 K above 4600 K, per dex of [Fe/H], and of stars that burn helium in their core."""
 
@@ -39,10 +42,18 @@ class Pipeline:
     """Best linear estimates of labels from the noise of a spectrum, with the responses of giants along the branch."""
 
     def __init__(self):
-        rows = [(t, g, f, 0.1, 0.1) for t, g in ((3800, 1), (4300, 1.8), (4750, 2.5), (5000, 3.2)) for f in (-0.5, 0)]
+        rows = [
+            (t, g, f, 0.1, 0.1)
+            for t, g in ((3800, 1), (4300, 1.8), (4750, 2.5), (5000, 3.2))
+            for f in (-0.5, 0)
+        ]
         self.examples = pd.DataFrame(rows, columns=LABELS, dtype=float)
         self.place = self.examples[["teff", "fe_h"]].to_numpy()
-        moved = [self.examples.assign(**{k: self.examples[k] + a * step}) for k, step in STEPS.items() for a in (1, -1)]
+        moved = [
+            self.examples.assign(**{k: self.examples[k] + a * step})
+            for k, step in STEPS.items()
+            for a in (1, -1)
+        ]
         flux = synthesize(pd.concat(moved, ignore_index=True)).values[:, GRID].astype(float)
         flux = flux.reshape(len(STEPS), 2, len(rows), GRID.size)
         self.response = (flux[:, 0] - flux[:, 1]).transpose(1, 0, 2) / 2  # per step of each label
@@ -61,13 +72,17 @@ class Pipeline:
 
 
 def list_entries(truth, seed):
-    """Entries of the catalogue, without labels: one for each star, and second ones of stars seen from two fields.
+    """Entries of the catalog, without labels: one for each star, and second ones of stars seen from two fields.
 
     Returns a DataFrame like `truth` with the columns that name files and entries, starflag, aspcapflag and extratarg.
     """
     rng = np.random.default_rng([seed, 1])
-    giants = truth.index[(truth.kind == "giant") & (truth.peculiar == "") & ~truth.index.isin(list(NAMED))]
-    twice = truth.loc[rng.choice(giants, max(round(DUPLICATES * len(giants)), 4), replace=False)].copy()
+    giants = truth.index[
+        (truth.kind == "giant") & (truth.anomaly == "") & ~truth.index.isin(list(NAMED))
+    ]
+    twice = truth.loc[
+        rng.choice(giants, max(round(DUPLICATES * len(giants)), 4), replace=False)
+    ].copy()
     twice["field"] = twice.field.map(dict(zip(FIELDS, [*list(FIELDS)[1:], "M15"], strict=True)))
     twice = twice.assign(snr=(0.6 * twice.snr).clip(51), kind="duplicate")
     entries = pd.concat([truth, twice])
@@ -82,11 +97,11 @@ def list_entries(truth, seed):
         ("starflag", entries.kind == "faint", 1 << 4),
         ("aspcapflag", entries.kind == "faint", 1 << 11 | 1 << 23 | 1 << 27),
         ("aspcapflag", entries.kind == "no labels", 1 << 23 | 1 << 31),
-        ("aspcapflag", entries.peculiar == "bad labels", 1 << 8 | 1 << 23 | 1 << 24),
-        ("starflag", entries.peculiar == "fast rotator", 1 << 17),
-        ("aspcapflag", entries.peculiar == "fast rotator", 1 << 10 | 1 << 7),
-        ("starflag", entries.peculiar == "wrong velocity", 1 << 16),
-        ("starflag", entries.peculiar == "blue persistence", 1 << 9),
+        ("aspcapflag", entries.anomaly == "bad labels", 1 << 8 | 1 << 23 | 1 << 24),
+        ("starflag", entries.anomaly == "fast rotator", 1 << 17),
+        ("aspcapflag", entries.anomaly == "fast rotator", 1 << 10 | 1 << 7),
+        ("starflag", entries.anomaly == "wrong velocity", 1 << 16),
+        ("starflag", entries.anomaly == "blue persistence", 1 << 9),
         ("aspcapflag", entries.snr.between(50, 70), 1 << 11),
     ]
     for column, rows, value in reasons:
@@ -103,10 +118,10 @@ def measure(entries, noise, covariance, seed):
     quoted = np.sqrt(150 / entries.snr.clip(10, 300)).to_numpy()[:, None] * ERRORS.to_numpy()
     formal = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     root = np.linalg.cholesky(covariance / (formal[:, :, None] * formal[:, None]))
-    own = np.sqrt(((quoted * MISQUOTED.to_numpy()) ** 2 - formal**2).clip(0))
+    own = np.sqrt(((quoted * ERROR_SCALE.to_numpy()) ** 2 - formal**2).clip(0))
     own = own * np.einsum("nij,nj->ni", root, rng.standard_normal(own.shape))
     place = np.column_stack([(entries.teff - 4600) / 500, entries.fe_h, entries.phase == 3])
-    wrong = np.where(entries.peculiar == "bad labels", rng.choice([-9, 9], len(entries)), 0)
+    wrong = np.where(entries.anomaly == "bad labels", rng.choice([-9, 9], len(entries)), 0)
     systematic = place @ TRENDS.to_numpy() + wrong[:, None] * ERRORS.to_numpy()
     entries[LABELS] = entries[LABELS].to_numpy(float) + noise + own + systematic
     entries[[f"{label}_err" for label in LABELS]] = quoted
@@ -118,7 +133,17 @@ def measure(entries, noise, covariance, seed):
     for number, label in enumerate(LABELS):  # fillers for what the pipeline did not find
         lost = missing[gone == number if number else gone <= 1]
         entries.iloc[lost, entries.columns.get_loc(label)] = -9999.0 if number % 2 else -9999.99
-    first = ["apstar_id", "apogee_id", "file", "telescope", "field", "snr", "nvisits", "starflag", "extratarg"]
+    first = [
+        "apstar_id",
+        "apogee_id",
+        "file",
+        "telescope",
+        "field",
+        "snr",
+        "nvisits",
+        "starflag",
+        "extratarg",
+    ]
     first += ["ra", "dec", "vhelio_avg"]
     second = ["apstar_id", "aspcap_id", "apogee_id", "teff", "logg", "m_h", "alpha_m", *LABELS[2:]]
     second += [f"{label}_err" for label in LABELS] + ["aspcapflag"]

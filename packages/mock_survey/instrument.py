@@ -6,17 +6,23 @@ What is measured on real files (by `tools/measure_instrument.py`), and what is a
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from labtools.settings import table
-from labtools.spectra import CHIPS, LIGHT, WAVELENGTH
+from apogee_archive.grid import CHIPS, LIGHT, WAVELENGTH
+from mock_survey.tables import table
 
 __all__ = ["KM_PER_PIXEL", "observe", "recorded", "throughput"]
 
 SKY_LINES = np.loadtxt(table("sky_lines.csv"), skiprows=1)  # OH, Angstrom, vacuum, observed frame
-TELLURIC = ((15680, 15790), (16000, 16090), (16430, 16470))  # CO2 and CH4 in the air, roughly; same units
-NOTHING = 1e10  # the error of a pixel of which nothing is known, in real files too
+TELLURIC = (
+    (15680, 15790),
+    (16000, 16090),
+    (16430, 16470),
+)  # CO2 and CH4 in the air, roughly; same units
+BAD_PIXEL_ERROR = 1e10  # the error of a pixel of which nothing is known, in real files too
 BAD = 0xFF  # pixels of a visit with one of these bits do not enter the combined spectrum
 RIPPLE = 0.004  # size (rms) of waves on a chip that no polynomial of degree 2 takes away
-NEIGHBOUR = 0.5  # noise is w_i + 0.5 w_(i+1) of independent w: neighbours correlate by 0.5 / 1.25 = 0.4
+NEIGHBOUR = (
+    0.5  # noise is w_i + 0.5 w_(i+1) of independent w: neighbours correlate by 0.5 / 1.25 = 0.4
+)
 KM_PER_PIXEL = LIGHT * 6e-6 * np.log(10)
 
 
@@ -31,11 +37,17 @@ def throughput(star, rng):
     level = 10 ** rng.uniform(2.0, 3.6) * (WAVELENGTH / 16000) ** -2.5
     for first, last in CHIPS:
         x = np.linspace(-1, 1, last - first + 1)
-        shape = np.r_[rng.normal(1, 0.04), rng.normal(0, [0.05, 0.04]), rng.normal(0, [0.002, 0.001])]
+        shape = np.r_[
+            rng.normal(1, 0.04), rng.normal(0, [0.05, 0.04]), rng.normal(0, [0.002, 0.001])
+        ]
         waves = np.sin(np.pi * rng.uniform(3, 9, (2, 1)) * x + rng.uniform(0, 2 * np.pi, (2, 1)))
-        level[first : last + 1] *= chebyshev.chebval(x, shape) * (1 + rng.normal(0, RIPPLE, 2) @ waves)
-        if star.peculiar == "blue persistence" and first == CHIPS[0][0]:
-            level[first : last + 1] *= 1 + rng.uniform(0.06, 0.2) * np.exp(-0.5 * ((x + 0.6) / 0.15) ** 2)
+        level[first : last + 1] *= chebyshev.chebval(x, shape) * (
+            1 + rng.normal(0, RIPPLE, 2) @ waves
+        )
+        if star.anomaly == "blue persistence" and first == CHIPS[0][0]:
+            level[first : last + 1] *= 1 + rng.uniform(0.06, 0.2) * np.exp(
+                -0.5 * ((x + 0.6) / 0.15) ** 2
+            )
     return level
 
 
@@ -43,7 +55,7 @@ def observe(source, star, rng):
     """One star as the telescope sees it: flux, error (1e-17 erg/s/cm2/Angstrom) and mask (int32), each (rows, 8575).
 
     `source`: counts (8575,) without noise, continuum-normalized model times `throughput`; `star`: Series with snr (of
-    the combined spectrum, per pixel), nvisits, vhelio (km/s) and peculiar. As in DR17 row 0 is the combined spectrum
+    the combined spectrum, per pixel), nvisits, vhelio (km/s) and anomaly. As in DR17 row 0 is the combined spectrum
     with the bits that all visits share, row 1 another combination without a mask, or nothing if there was one visit,
     then the visits. Of several visits only the good pixels are combined, and where there is none row 0 has flux 0 and
     error 1e10, whatever its bits: visits may have lost a pixel for different reasons. A single visit is kept as it is.
@@ -56,9 +68,15 @@ def observe(source, star, rng):
     weight = np.where(mask & BAD == 0, 1 / error**2, 0)
     total = weight.sum(axis=0)
     safe = np.where(total > 0, total, 1)
-    combined, sigma = (weight * flux).sum(axis=0) / safe, np.where(total > 0, 1 / np.sqrt(safe), NOTHING)
+    combined, sigma = (
+        (weight * flux).sum(axis=0) / safe,
+        np.where(total > 0, 1 / np.sqrt(safe), BAD_PIXEL_ERROR),
+    )
     firsts = (combined, combined), (sigma, sigma), (shared, np.zeros_like(shared))
-    return tuple(np.vstack([*first, *image]) for first, image in zip(firsts, (flux, error, mask), strict=True))
+    return tuple(
+        np.vstack([*first, *image])
+        for first, image in zip(firsts, (flux, error, mask), strict=True)
+    )
 
 
 def _visit(source, star, rng):
@@ -68,7 +86,9 @@ def _visit(source, star, rng):
     error = np.sqrt(source * np.median(source)) / snr
     mask = np.zeros(WAVELENGTH.size, "i4")
     sky = np.abs(observed - SKY_LINES[:, None]).min(axis=0) < 0.9
-    air = np.any([(observed > a) & (observed < b) for a, b in TELLURIC], axis=0) & (np.sin(observed / 1.9) > 0.55)
+    air = np.any([(observed > a) & (observed < b) for a, b in TELLURIC], axis=0) & (
+        np.sin(observed / 1.9) > 0.55
+    )
     error = error * np.where(sky, rng.uniform(3, 12), 1) * np.where(air, 1.5, 1)
     mask[sky] |= 1 << 12
     mask[air] |= 1 << 13
@@ -82,7 +102,11 @@ def _visit(source, star, rng):
         bad = rng.choice(source.size, rng.poisson(number), replace=False)
         flux[bad] *= rng.uniform(0.5, 1.3, bad.size)
         mask[bad] |= 1 << bit
-    if star.peculiar == "blue persistence":
+    if star.anomaly == "blue persistence":
         mask[CHIPS[0][0] : CHIPS[0][0] + 1100] |= 1 << 9
     seen = recorded(rng.integers(-40, 6))
-    return np.where(seen, flux, 0), np.where(seen, error, NOTHING), np.where(seen, mask, 1).astype("i4")
+    return (
+        np.where(seen, flux, 0),
+        np.where(seen, error, BAD_PIXEL_ERROR),
+        np.where(seen, mask, 1).astype("i4"),
+    )

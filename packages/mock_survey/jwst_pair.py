@@ -10,16 +10,24 @@ from astropy.io import fits
 from scipy.ndimage import gaussian_filter1d
 from tqdm.auto import tqdm
 
-from labtools.cache import cached_folder, digest, sha256_of
-from labtools.jwst import pair as real
-from labtools.settings import table
-from labtools.simulation.archive import whole
-from labtools.simulation.instrument import recorded
-from labtools.simulation.population import STAR_TABLES, STARS, designations, draw_abundances, draw_giants
-from labtools.simulation.synthesis import MODEL, MODEL_TABLES, complete_labels, read_lines, synthesize
-from labtools.spectra import WAVELENGTH
+from apogee_archive import jwst_pair as real
+from apogee_archive.cache import cached_folder, hash_key, sha256_of
+from apogee_archive.grid import WAVELENGTH
+from mock_survey.archive import int_setting
+from mock_survey.instrument import recorded
+from mock_survey.population import STAR_TABLES, STARS, designations, draw_abundances, draw_giants
+from mock_survey.synthesis import MODEL, MODEL_TABLES, complete_labels, read_lines, synthesize
+from mock_survey.tables import table
 
-__all__ = ["apogee_spectra", "draw_catalogue", "nirspec_spectra", "pair_key", "pair_size", "wide_lines", "write_pair"]
+__all__ = [
+    "apogee_spectra",
+    "draw_catalog",
+    "nirspec_spectra",
+    "pair_key",
+    "pair_size",
+    "wide_lines",
+    "write_pair",
+]
 
 LINES = table("lines_jwst.csv")
 TABLES = [LINES, *MODEL_TABLES, *STAR_TABLES]
@@ -33,8 +41,8 @@ GAP = (11624, 11974)
 
 SNR = 200  # per pixel of the JWST spectra
 FULL = 19_800
-MISSING = 11_215  # the row of the full catalogue whose model does not exist
-REPEATED = 798  # rows of the full catalogue that repeat a star
+MISSING = 11_215  # the row of the full catalog whose model does not exist
+REPEATED = 798  # rows of the full catalog that repeat a star
 VERSION = 2
 """Raise this whenever the pair of a seed changes."""
 
@@ -44,7 +52,7 @@ def wide_lines():
     return pd.concat([read_lines(), read_lines(LINES)], ignore_index=True)
 
 
-def draw_catalogue(stars=2000, seed=42):
+def draw_catalog(stars=2000, seed=42):
     """The table `allstar` of a simulated pair, in the columns of the real one; about 4 % of rows repeat a star.
 
     Three populations of giants: thin disk, thick disk and, a twelfth of all, halo around [Fe/H] = -1.25; all on
@@ -55,29 +63,42 @@ def draw_catalogue(stars=2000, seed=42):
     rng = np.random.default_rng(seed)
     table = _labels(rng, stars)
     table["snr"] = 200 + rng.lognormal(4.6, 0.7, stars).clip(0, 2743)
-    table["ra"], table["dec"] = rng.uniform(0, 360, stars), np.degrees(np.arcsin(rng.uniform(-0.6, 1, stars)))
+    table["ra"], table["dec"] = (
+        rng.uniform(0, 360, stars),
+        np.degrees(np.arcsin(rng.uniform(-0.6, 1, stars))),
+    )
     table["vhelio_avg"], table["verr"] = rng.normal(0, 60, stars), 0.02
     table["apogee_id"] = designations(table.ra, table.dec)
     table["telescope"] = np.where(table.dec < -20, "lco25m", "apo25m")
-    table["field"] = [f"{int(ra):03d}{int(dec):+03d}" for ra, dec in zip(table.ra, table.dec, strict=True)]
+    table["field"] = [
+        f"{int(ra):03d}{int(dec):+03d}" for ra, dec in zip(table.ra, table.dec, strict=True)
+    ]
     _repeat(table, rng, round(REPEATED / FULL * stars))
     prefix = np.where(table.telescope == "lco25m", "asStar", "apStar")
-    table["file"] = [f"{p}-dr17-{name}.fits" for p, name in zip(prefix, table.apogee_id, strict=True)]
-    for name in [c.removesuffix("_ERR").lower() for c in real.CATALOGUE_COLUMNS if c.endswith("_ERR")]:
+    table["file"] = [
+        f"{p}-dr17-{name}.fits" for p, name in zip(prefix, table.apogee_id, strict=True)
+    ]
+    for name in [
+        c.removesuffix("_ERR").lower() for c in real.CATALOG_COLUMNS if c.endswith("_ERR")
+    ]:
         table[f"{name}_err"] = {"teff": 6.2, "logg": 0.025, "fe_h": 0.009}.get(name, 0.02)
-    table = table.rename(columns=str.upper)[real.CATALOGUE_COLUMNS]
+    table = table.rename(columns=str.upper)[real.CATALOG_COLUMNS]
     numbers = table.select_dtypes("number").columns.difference(["RA", "DEC"])
     return table.astype(dict.fromkeys(numbers, np.float32))
 
 
 def _labels(rng, stars):
-    """Labels of giants (see `draw_catalogue`): teff, logg, all [X/Fe], m_h, alpha_m, vmicro, vmacro."""
+    """Labels of giants (see `draw_catalog`): teff, logg, all [X/Fe], m_h, alpha_m, vmicro, vmacro."""
     kind = rng.choice(3, stars, p=[0.58, 0.34, 0.08])
-    fe_h = rng.normal(np.array([-0.12, -0.52, -1.25])[kind], np.array([0.21, 0.19, 0.16])[kind]).clip(-2.0, 0.45)
+    fe_h = rng.normal(
+        np.array([-0.12, -0.52, -1.25])[kind], np.array([0.21, 0.19, 0.16])[kind]
+    ).clip(-2.0, 0.45)
     high = np.array([0.0, 0.27, 0.24])[kind]
     mg_fe = np.where(kind == 0, 0.05 - 0.12 * fe_h, high) + rng.normal(0, 0.035, stars)
     si_fe = 0.01 + 0.75 * mg_fe + rng.normal(0, 0.03, stars)
-    age = np.where(kind == 0, rng.lognormal(np.log(4), 0.5, stars), rng.normal(10.5, 1.2, stars)).clip(2, 12)
+    age = np.where(
+        kind == 0, rng.lognormal(np.log(4), 0.5, stars), rng.normal(10.5, 1.2, stars)
+    ).clip(2, 12)
     table = draw_giants(rng, age, fe_h, (mg_fe + si_fe) / 2)[["teff", "logg"]]
     table = table.assign(teff=table.teff.clip(3500, 5600), fe_h=fe_h, mg_fe=mg_fe, si_fe=si_fe)
     full = complete_labels(table)
@@ -115,16 +136,18 @@ def nirspec_spectra(labels):
     return blurred[:, ::2].assign_coords(wavelength=WAVELENGTHS)
 
 
-def _write_jwst(path, catalogue, rows, seed):
-    """The JWST file: models of the given rows of the catalogue with noise, and nothing in the gap of the detectors."""
-    labels = real.catalogue_in_x_h(catalogue).loc[rows].set_axis(real.JWST_COLUMNS, axis=1).round(5)
+def _write_jwst(path, catalog, rows, seed):
+    """The JWST file: models of the given rows of the catalog with noise, and nothing in the gap of the detectors."""
+    labels = real.catalog_in_x_h(catalog).loc[rows].set_axis(real.JWST_COLUMNS, axis=1).round(5)
     names = [real.name_of(row) for row in rows]
     parts, seen = [], np.abs(WAVELENGTHS - np.mean(GAP)) > np.ptp(GAP) / 2
     with tqdm(total=len(rows), desc="model spectra 0.9-1.8 µm", unit="star", mininterval=1) as bar:
         for start in range(0, len(rows), real.STARS_PER_SET // 10):
             some = rows[start : start + real.STARS_PER_SET // 10]
-            flux = nirspec_spectra(catalogue.loc[some]).values
-            noise = np.random.default_rng([seed, start]).standard_normal(flux.shape, dtype=np.float32)
+            flux = nirspec_spectra(catalog.loc[some]).values
+            noise = np.random.default_rng([seed, start]).standard_normal(
+                flux.shape, dtype=np.float32
+            )
             parts.append((flux + noise / SNR) * seen.astype(np.float32))
             bar.update(len(some))
     pd.DataFrame(WAVELENGTHS[None]).to_hdf(path, key="wavelength", mode="w")
@@ -134,23 +157,25 @@ def _write_jwst(path, catalogue, rows, seed):
 
 def pair_key(stars, seed):
     """Name of the folder of a simulated pair: what it depends on is in it."""
-    tables = digest(MODEL, *map(sha256_of, TABLES))[:8]
+    tables = hash_key(MODEL, *map(sha256_of, TABLES))[:8]
     return f"simulated-jwst-{stars}-seed{seed}-v{VERSION}.{tables}"
 
 
 def pair_size():
     """How many stars a pair has if no one says: 2,000, and with LAB_STARS in proportion, but no fewer than 300."""
-    return max(300, 2000 * whole("STARS", STARS) // STARS)
+    return max(300, 2000 * int_setting("STARS", STARS) // STARS)
 
 
 def write_pair(folders, stars=2000, seed=42):
     """A simulated pair in one of `folders`, or else written to the first (30 ms and 34 kB a star); its folder."""
 
     def write(folder):
-        table = draw_catalogue(stars, seed)
+        table = draw_catalog(stars, seed)
         encoded = table.select_dtypes(exclude="number").map(str.encode)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pd.errors.PerformanceWarning)  # bytes are pickled, as in the real file
+            warnings.simplefilter(
+                "ignore", pd.errors.PerformanceWarning
+            )  # bytes are pickled, as in the real file
             table.assign(**encoded).to_hdf(folder / real.FILES[0], key="allstar", mode="w")
         rows = table.index.delete(MISSING * stars // FULL)
         _write_jwst(folder / real.FILES[1], table.rename(columns=str.lower), rows, seed)
@@ -158,14 +183,17 @@ def write_pair(folders, stars=2000, seed=42):
     return cached_folder(folders, pair_key(stars, seed), write)
 
 
-def apogee_spectra(catalogue, names, root=None, seed=42):
+def apogee_spectra(catalog, names, root=None, seed=42):
     """Normalized APOGEE spectra of stars of the pair: Dataset (star, wavelength) of flux and error, 8575 pixels.
 
     Real ones if all the files aspcapStar-dr17-<apogee_id>.fits lie somewhere below `root`, else models with the noise
-    that the catalogue's SNR tells; attrs["source"] says which. Between the chips the error is infinite and flux 0.
+    that the catalog's SNR tells; attrs["source"] says which. Between the chips the error is infinite and flux 0.
     """
-    rows = catalogue.loc[list(names)]
-    found = [sorted(Path(root).glob(f"**/aspcapStar-dr17-{star}.fits")) if root else [] for star in rows.apogee_id]
+    rows = catalog.loc[list(names)]
+    found = [
+        sorted(Path(root).glob(f"**/aspcapStar-dr17-{star}.fits")) if root else []
+        for star in rows.apogee_id
+    ]
     if all(found):
         flux, error = map(np.array, zip(*(_read_aspcap(paths[0]) for paths in found), strict=True))
         source = "APOGEE DR17"
@@ -175,8 +203,13 @@ def apogee_spectra(catalogue, names, root=None, seed=42):
         flux = flux + error * np.random.default_rng(seed).standard_normal(flux.shape)
     bad = ~recorded() | ~np.isfinite(flux) | ~(error > 0) | (flux == 0)
     flux, error = np.where(bad, 0, flux), np.where(bad, np.inf, error)
-    axes, coords = ("star", "wavelength"), {"star": rows.index.to_numpy(str), "wavelength": WAVELENGTH}
-    return xr.Dataset({"flux": (axes, flux), "error": (axes, error)}, coords=coords, attrs={"source": source})
+    axes, coords = (
+        ("star", "wavelength"),
+        {"star": rows.index.to_numpy(str), "wavelength": WAVELENGTH},
+    )
+    return xr.Dataset(
+        {"flux": (axes, flux), "error": (axes, error)}, coords=coords, attrs={"source": source}
+    )
 
 
 def _read_aspcap(path):
@@ -184,5 +217,7 @@ def _read_aspcap(path):
     with fits.open(path) as hdus:
         flux, error = (np.asarray(hdus[number].data, float).ravel() for number in (1, 2))
     if not flux.size == error.size == WAVELENGTH.size:
-        raise ValueError(f"{path.name} has {flux.size} pixels, not {WAVELENGTH.size}: is it an aspcapStar file?")
+        raise ValueError(
+            f"{path.name} has {flux.size} pixels, not {WAVELENGTH.size}: is it an aspcapStar file?"
+        )
     return flux, error

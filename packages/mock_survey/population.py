@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from astropy.coordinates import Angle
 
-from labtools.isochrones import TABLE, shipped_isochrones
-from labtools.selection import LABELS
-from labtools.settings import table
-from labtools.simulation.synthesis import complete_labels
+from apogee_archive.columns import LABELS
+from apogee_archive.mist import TABLE, shipped_isochrones
+from mock_survey.synthesis import complete_labels
+from mock_survey.tables import table
 
 __all__ = ["designations", "draw_abundances", "draw_giants", "draw_population", "trends"]
 
@@ -30,9 +30,17 @@ NAMED = {
 """The two stars that the assignment names: field and place."""
 
 EXTRAS = {"dwarf": 170, "metal-poor": 90, "faint": 120, "no labels": 60}
-PECULIAR = {"bad labels": 9, "fast rotator": 5, "wrong velocity": 5, "blue persistence": 6}
+ANOMALIES = {"bad labels": 9, "fast rotator": 5, "wrong velocity": 5, "blue persistence": 6}
 MYSTERY = pd.Series(
-    {"teff": 4393.0, "logg": 1.87, "fe_h": -0.34, "mg_fe": 0.19, "si_fe": 0.13, "snr": 310.0, "nvisits": 1}
+    {
+        "teff": 4393.0,
+        "logg": 1.87,
+        "fe_h": -0.34,
+        "mg_fe": 0.19,
+        "si_fe": 0.13,
+        "snr": 310.0,
+        "nvisits": 1,
+    }
 )
 """The simulated mystery star: true labels of a giant of 8 Gyr."""
 
@@ -50,9 +58,18 @@ def _grid():
     """log10 of ages, [Fe/H], phases (EEP), and the columns (column, [Fe/H], age, EEP) of the giants' part."""
     points = shipped_isochrones()
     points = points[points.phase >= 2].sort_values(["feh_init", "age", "eep"], kind="stable")
-    fehs, ages, phases = points.feh_init.unique(), points.age.unique(), points.groupby("eep").phase.first()
+    fehs, ages, phases = (
+        points.feh_init.unique(),
+        points.age.unique(),
+        points.groupby("eep").phase.first(),
+    )
     columns = points[["initial_mass", "log_teff", "log_g"]].to_numpy().T
-    return np.log10(ages), fehs, phases.to_numpy(), columns.reshape(3, len(fehs), len(ages), len(phases))
+    return (
+        np.log10(ages),
+        fehs,
+        phases.to_numpy(),
+        columns.reshape(3, len(fehs), len(ages), len(phases)),
+    )
 
 
 def _between(grid, values):
@@ -84,19 +101,25 @@ def draw_giants(rng, age, fe_h, alpha_fe, oldest_phase=4):
     step = (number < rng.random((len(number), 1)) * number[:, -1:]).sum(axis=1)
     star, part = np.arange(len(step)), rng.random(len(step))
     mass, log_teff, logg = points[:, star, step] * (1 - part) + points[:, star, step + 1] * part
-    return pd.DataFrame({"teff": 10**log_teff, "logg": logg, "mass": mass, "phase": phases[step + 1]})
+    return pd.DataFrame(
+        {"teff": 10**log_teff, "logg": logg, "mass": mass, "phase": phases[step + 1]}
+    )
 
 
 def trends(stars):
     """The abundances of `TRENDS` for stars with labels, without scatter: DataFrame."""
     alpha, gravity = (stars.mg_fe + stars.si_fe) / 2 - 0.1, stars.logg - 2.5
     rows = TRENDS.itertuples()
-    return pd.DataFrame({t.Index: t.origin + t.alpha * alpha + t.fe_h * stars.fe_h + t.logg * gravity for t in rows})
+    return pd.DataFrame(
+        {t.Index: t.origin + t.alpha * alpha + t.fe_h * stars.fe_h + t.logg * gravity for t in rows}
+    )
 
 
 def draw_abundances(rng, stars):
     """The same with scatter; C and N deviate in opposite directions (correlation -0.3), as giants mix them up."""
-    deviation = pd.DataFrame(rng.standard_normal((len(TRENDS), len(stars))).T, stars.index, TRENDS.index)
+    deviation = pd.DataFrame(
+        rng.standard_normal((len(TRENDS), len(stars))).T, stars.index, TRENDS.index
+    )
     deviation["n_fe"] = -0.3 * deviation.c_fe + np.sqrt(1 - 0.3**2) * deviation.n_fe
     return trends(stars) + TRENDS.scatter * deviation
 
@@ -104,12 +127,16 @@ def draw_abundances(rng, stars):
 def _draw_giants(rng, number, high_alpha):
     """Giants on isochrones, of two sequences in [Mg/Fe] and [Si/Fe]: an old one, and one of 2 to 12 Gyr."""
     old = rng.random(number) < high_alpha
-    fe_h = np.where(old, rng.normal(-0.38, 0.22, number), rng.normal(-0.05, 0.19, number)).clip(-0.98, 0.6)
+    fe_h = np.where(old, rng.normal(-0.38, 0.22, number), rng.normal(-0.05, 0.19, number)).clip(
+        -0.98, 0.6
+    )
     plateau = 0.31 - 0.28 * np.clip(fe_h + 0.55, 0, None)
     sequence = 0.03 - 0.12 * fe_h + 0.1 * np.clip(fe_h, None, 0) ** 2
     mg_fe = np.where(old, plateau, sequence) + rng.normal(0, 0.035, number)
     si_fe = 0.02 + np.where(old, 0.72, 0.6) * mg_fe - 0.04 * fe_h + rng.normal(0, 0.032, number)
-    age = np.where(old, rng.normal(10, 1.5, number), rng.lognormal(np.log(4), 0.5, number)).clip(2, 12)
+    age = np.where(old, rng.normal(10, 1.5, number), rng.lognormal(np.log(4), 0.5, number)).clip(
+        2, 12
+    )
     giants = draw_giants(rng, age, fe_h, (mg_fe + si_fe) / 2)
     return giants.assign(fe_h=fe_h, mg_fe=mg_fe, si_fe=si_fe, age=age, kind="giant")
 
@@ -125,24 +152,35 @@ def _draw_extras(rng, share):
     dwarfs.loc[hot, "teff"] = rng.uniform(5750, 6300, len(hot))
     poor = _draw_giants(rng, number["metal-poor"], 1.0).assign(kind="metal-poor", age=12.0)
     cluster = rng.random(len(poor)) < 0.6
-    poor["fe_h"] = np.where(cluster, rng.normal(-2.33, 0.05, len(poor)), rng.uniform(-1.8, -1.03, len(poor)))
-    again = draw_giants(rng, poor.age.to_numpy(), poor.fe_h.to_numpy(), 0.25 * np.ones(len(poor)), oldest_phase=2)
+    poor["fe_h"] = np.where(
+        cluster, rng.normal(-2.33, 0.05, len(poor)), rng.uniform(-1.8, -1.03, len(poor))
+    )
+    again = draw_giants(
+        rng, poor.age.to_numpy(), poor.fe_h.to_numpy(), 0.25 * np.ones(len(poor)), oldest_phase=2
+    )
     poor[again.columns] = again
-    others = [_draw_giants(rng, number[kind], 0.2).assign(kind=kind) for kind in ("faint", "no labels")]
+    others = [
+        _draw_giants(rng, number[kind], 0.2).assign(kind=kind) for kind in ("faint", "no labels")
+    ]
     return pd.concat([dwarfs, poor, *others], ignore_index=True)
 
 
 def draw_population(seed, stars=STARS):
     """The truth about every star of a survey with about that many giants: DataFrame indexed by apogee_id.
 
-    Columns: field, ra, dec (degrees), kind, peculiar, true labels (teff in K, logg, abundances in dex), age (Gyr), mass
+    Columns: field, ra, dec (degrees), kind, anomaly, true labels (teff in K, logg, abundances in dex), age (Gyr), mass
     (solar), phase (see `draw_giants`), vmacro and vhelio (km/s), resolution of the fibre, snr per pixel and nvisits.
     The stars that the assignments name are in it. Raises ValueError for fewer than 60 or more than 1900 stars.
     """
     if not 60 <= stars <= STARS:
-        raise ValueError(f"a simulated survey has 60 to {STARS} giants, not {stars}: set LAB_STARS so")
+        raise ValueError(
+            f"a simulated survey has 60 to {STARS} giants, not {stars}: set LAB_STARS so"
+        )
     rng, share = np.random.default_rng(seed), stars / STARS
-    giants = [_draw_giants(rng, round(share * n), high).assign(field=field) for field, (*_, n, high) in FIELDS.items()]
+    giants = [
+        _draw_giants(rng, round(share * n), high).assign(field=field)
+        for field, (*_, n, high) in FIELDS.items()
+    ]
     extras = _draw_extras(rng, share)
     poor = extras.kind == "metal-poor"
     extras["field"] = np.where(poor, "M15", rng.choice(list(FIELDS), len(extras)))
@@ -151,16 +189,18 @@ def draw_population(seed, stars=STARS):
     everyone[TRENDS.index] = draw_abundances(rng, everyone)
     everyone["vmacro"] = complete_labels(everyone[LABELS]).vmacro * rng.lognormal(0, 0.05, n)
     everyone["resolution"] = 22500 * rng.uniform(0.93, 1.07, n)
-    everyone["snr"] = np.where(faint, rng.uniform(12, 49, n), 54 + rng.lognormal(4.5, 0.6, n).clip(2, 900))
+    everyone["snr"] = np.where(
+        faint, rng.uniform(12, 49, n), 54 + rng.lognormal(4.5, 0.6, n).clip(2, 900)
+    )
     everyone["nvisits"] = rng.choice([1, 2, 3], n, p=[0.6, 0.25, 0.15])
     everyone["vhelio"] = np.where(everyone.kind == "metal-poor", -107, rng.normal(-20, 45, n))
-    everyone["peculiar"] = ""
+    everyone["anomaly"] = ""
     chosen = rng.permutation(np.flatnonzero(everyone.kind == "giant"))
-    for reason, whole in PECULIAR.items():
+    for reason, whole in ANOMALIES.items():
         count = max(round(share * whole), 1)
-        everyone.loc[chosen[:count], "peculiar"] = reason
+        everyone.loc[chosen[:count], "anomaly"] = reason
         chosen = chosen[count:]
-    everyone.loc[everyone.peculiar == "fast rotator", "vmacro"] = 10.0
+    everyone.loc[everyone.anomaly == "fast rotator", "vmacro"] = 10.0
     return _name(everyone, rng)
 
 
@@ -172,7 +212,7 @@ def _name(stars, rng):
     stars["ra"] = (centre[:, 0] + distance * np.cos(angle) / np.cos(np.radians(stars.dec))) % 360
     names = designations(stars.ra, stars.dec)
     for name, (field, *place) in NAMED.items():
-        ordinary = stars[(stars.kind == "giant") & (stars.peculiar == "") & (stars.field == field)]
+        ordinary = stars[(stars.kind == "giant") & (stars.anomaly == "") & (stars.field == field)]
         number = (10 * (ordinary.logg - 2.4) ** 2 + ordinary.fe_h**2).idxmin()
         names[number] = name
         stars.loc[number, ["ra", "dec"]] = [Angle(part).deg for part in place]
@@ -184,5 +224,7 @@ def _name(stars, rng):
 def designations(ra, dec):
     """Names as in 2MASS, hhmmss(ss)+ddmmss(s) without points, of positions in degrees."""
     hours = Angle(np.asarray(ra), "deg").to_string("hour", sep="", precision=2, pad=True)
-    degrees = Angle(np.asarray(dec), "deg").to_string("deg", sep="", precision=1, pad=True, alwayssign=True)
+    degrees = Angle(np.asarray(dec), "deg").to_string(
+        "deg", sep="", precision=1, pad=True, alwayssign=True
+    )
     return [f"2M{a}{b}".replace(".", "") for a, b in zip(hours, degrees, strict=True)]

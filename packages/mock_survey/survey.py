@@ -1,21 +1,21 @@
 """The simulated survey as notebooks see it: an archive in the real formats, read as the real one is."""
 
-from labtools.apstar import read_apstar
-from labtools.sdss.catalog import read_tables
-from labtools.sdss.files import read_continuum_pixels
-from labtools.sdss.survey import Survey
+from apogee_archive.apstar import read_apstar
+from apogee_archive.catalog import read_tables
+from apogee_archive.files import read_continuum_pixels
+from apogee_archive.survey import Survey
 
 __all__ = ["SimulatedSurvey"]
 
 
 class SimulatedSurvey(Survey):
-    """The archive that `labtools.simulation.archive` writes once."""
+    """The archive that `mock_survey.archive` writes once."""
 
     name = "simulated"
     title = "simulated survey"
 
     def _folder(self):
-        from labtools.simulation.archive import write_survey
+        from mock_survey.archive import write_survey
 
         return write_survey([folder / self.name for folder in self.folders])
 
@@ -28,7 +28,7 @@ class SimulatedSurvey(Survey):
         return self._folder().name
 
     def catalog(self, raw=False):
-        """All stars of the survey, uncut, and `raw` with the archive's fillers: see `labtools.sdss.catalog.tidy`."""
+        """All stars of the survey, uncut, and `raw` with the archive's fillers: see `apogee_archive.catalog.tidy`."""
         catalog = read_tables(self._folder(), raw)
         catalog.attrs.update(survey=self.title, source=self.title)
         return catalog
@@ -42,7 +42,7 @@ class SimulatedSurvey(Survey):
         return read_continuum_pixels(self._folder() / "continuum_pixels.npz")
 
     def truth(self):
-        """What no real survey has: the true labels of all stars (`labtools.simulation.population.draw_population`)."""
-        from labtools.simulation.archive import read_truth
+        """What no real survey has: the true labels of all stars (`mock_survey.population.draw_population`)."""
+        from mock_survey.archive import read_truth
 
         return read_truth(self._folder())

@@ -9,11 +9,11 @@ import xarray as xr
 from scipy import fft, sparse
 from scipy.special import dawsn
 
-from labtools.selection import LABELS
-from labtools.settings import table
-from labtools.simulation import atmosphere
-from labtools.simulation.atmosphere import ATOMS, EV, HC_K, K_BOLTZMANN, MOLECULES
-from labtools.spectra import LIGHT, WAVELENGTH
+from apogee_archive.columns import LABELS
+from apogee_archive.grid import LIGHT, WAVELENGTH
+from mock_survey import atmosphere
+from mock_survey.atmosphere import ATOMS, EV, HC_K, K_BOLTZMANN, MOLECULES
+from mock_survey.tables import table
 
 __all__ = ["complete_labels", "read_lines", "synthesize"]
 
@@ -21,7 +21,10 @@ MODEL = 2
 """Raise this whenever the same labels and lines give other spectra: the keys of all that is simulated hold it."""
 
 LINE_TABLE = table("lines.csv")
-MODEL_TABLES = [LINE_TABLE, *map(table, ("atoms.csv", "molecules.csv", "marcs.npz"))]  # all that a model is made of
+MODEL_TABLES = [
+    LINE_TABLE,
+    *map(table, ("atoms.csv", "molecules.csv", "marcs.npz")),
+]  # all that a model is made of
 FINE_STEP = np.log(10) * 6e-6 / 3  # ln(wavelength): a third of an APOGEE pixel, 1.38 km / s
 SECANT = 1.5  # mean, of the rays that leave a star
 DOPPLER = (1.5, 3.0)  # km / s, the two profile widths between which a line is interpolated
@@ -44,9 +47,13 @@ def complete_labels(labels):
     """
     missing = [name for name in LABELS if name not in labels]
     if missing:
-        raise ValueError(f"labels need the columns {missing}: teff (K), logg, fe_h, mg_fe, si_fe (dex)")
+        raise ValueError(
+            f"labels need the columns {missing}: teff (K), logg, fe_h, mg_fe, si_fe (dex)"
+        )
     iron = {f"{element.lower()}_fe": 0.0 for element in ATOMS if element not in ("H", "Fe")}
-    full = labels[[name for name in labels if name in {*LABELS, *iron, "vmicro", "vmacro"}]].astype(float)
+    full = labels[[name for name in labels if name in {*LABELS, *iron, "vmicro", "vmacro"}]].astype(
+        float
+    )
     g, alpha = full["logg"], 0.5 * (full["mg_fe"] + full["si_fe"])
     defaults = iron | dict.fromkeys(("o_fe", "s_fe", "ca_fe", "ti_fe", "al_fe"), alpha)
     defaults |= {"c_fe": -0.1 + 0.8 * alpha + 0.1 * (g - 2.5), "n_fe": 0.1 - 0.2 * (g - 2.5)}
@@ -64,7 +71,9 @@ def _profiles(log_fine, centres, reach, shape_function):
     half = int(np.ceil(reach / (LIGHT * FINE_STEP)))
     nearest = np.rint((np.log(centres) - log_fine[0]) / FINE_STEP).astype(int)
     rows = nearest[:, None] + np.arange(-half, half + 1)
-    values = shape_function(LIGHT * (log_fine[0] + rows * FINE_STEP - np.log(centres)[:, None])).astype(np.float32)
+    values = shape_function(
+        LIGHT * (log_fine[0] + rows * FINE_STEP - np.log(centres)[:, None])
+    ).astype(np.float32)
     inside = (rows >= 0) & (rows < len(log_fine))
     places = rows[inside], np.nonzero(inside)[0]
     return sparse.csr_matrix((values[inside], places), shape=(len(log_fine), len(centres)))
@@ -98,48 +107,71 @@ class _Model:
     def __init__(self, wavelength, resolution, lines):
         ln = np.log(wavelength)
         pad = int(40 / (LIGHT * FINE_STEP)) + int(4 / (2.35 * resolution * FINE_STEP))
-        self.log_fine = ln[0] + FINE_STEP * np.arange(-pad, int((ln[-1] - ln[0]) / FINE_STEP) + pad + 2)
+        self.log_fine = ln[0] + FINE_STEP * np.arange(
+            -pad, int((ln[-1] - ln[0]) / FINE_STEP) + pad + 2
+        )
         self.position = (ln - self.log_fine[0]) / FINE_STEP
         fine = np.exp(self.log_fine)
         lines = lines[lines["wavelength"].between(fine[0] - 80, fine[-1] + 80)]
-        self.centre, self.ep, self.loggf = (lines[c].to_numpy(float) for c in ("wavelength", "ep", "loggf"))
+        self.centre, self.ep, self.loggf = (
+            lines[c].to_numpy(float) for c in ("wavelength", "ep", "loggf")
+        )
         # The particle whose abundance an entry follows: "Fe I" -> "Fe", "?Fe" (unidentified) -> "Fe", "13CO" -> "CO".
         carrier = lines["species"].str.removeprefix("?").str.split().str[0].str.removeprefix("13")
         unknown = sorted(set(carrier) - set(ATOMS) - set(MOLECULES))
         if unknown:
             raise ValueError(f"the model knows no atom or molecule for the lines of {unknown}")
         self.carrier, self.species = pd.factorize(carrier)
-        self.mass = carrier.map({name: row.mass for name, row in (ATOMS | MOLECULES).items()}).to_numpy(float)
+        self.mass = carrier.map(
+            {name: row.mass for name, row in (ATOMS | MOLECULES).items()}
+        ).to_numpy(float)
         hydrogen = (carrier == "H").to_numpy()
         solar = np.array([ATOMS[c].abundance if c in ATOMS else -9.0 for c in carrier])
         self.damped = np.flatnonzero((self.loggf - 1.12 * self.ep + solar > STRONG) & ~hydrogen)
-        energy = carrier.iloc[self.damped].map({c: row.ionization for c, row in ATOMS.items()}) - self.ep[self.damped]
+        energy = (
+            carrier.iloc[self.damped].map({c: row.ionization for c, row in ATOMS.items()})
+            - self.ep[self.damped]
+        )
         self.damping = _van_der_waals(energy.to_numpy(), self.centre[self.damped])
         self.metals, self.stark = np.flatnonzero(~hydrogen), np.flatnonzero(hydrogen)
         parts = [(self.metals, 3 * b, _gauss(b)) for b in DOPPLER]
         parts += [(self.damped, 180, _wing), (self.stark, 1500, _stark)]
-        blocks = [_profiles(self.log_fine, self.centre[rows], reach, shape) for rows, reach, shape in parts]
+        blocks = [
+            _profiles(self.log_fine, self.centre[rows], reach, shape)
+            for rows, reach, shape in parts
+        ]
         self.profiles = sparse.hstack(blocks, format="csr")
         self.nodes = np.linspace(fine[0], fine[-1], max(3, int((fine[-1] - fine[0]) / 250)))
         hats = [np.interp(fine, self.nodes, unit) for unit in np.eye(len(self.nodes))]
-        self.at_fine = np.stack(hats, axis=1).astype(np.float32)  # weights (fine pixel, node) of linear interpolation
+        self.at_fine = np.stack(hats, axis=1).astype(
+            np.float32
+        )  # weights (fine pixel, node) of linear interpolation
 
 
 def _optical_depths(model, full, layers, species):
     """Optical depth of the lines down to the bottom of each cell, times km/s: (profile, depth, star)."""
     t = layers.temperature.T[..., None]  # depth, star, line
-    population = np.stack([species[c] for c in model.species], axis=-1)[..., model.carrier].swapaxes(0, 1)
+    population = np.stack([species[c] for c in model.species], axis=-1)[
+        ..., model.carrier
+    ].swapaxes(0, 1)
     x = HC_K * 1e8 / (model.centre * t)
     constant = np.log(0.026540 * 1e-13) + np.log(10) * model.loggf + np.log(model.centre)
     log_line = population + constant - model.ep * EV / K_BOLTZMANN / t + np.log(-np.expm1(-x))
     s = np.exp(log_line) * SECANT * layers.column.T[..., None]
     b = np.sqrt(2 * 8.31446e-3 * 0.85 * full["teff"].to_numpy()[:, None] / model.mass)
     b = np.hypot(b, full["vmicro"].to_numpy()[:, None])
-    weight = np.clip((1 / b - 1 / DOPPLER[1]) / (1 / DOPPLER[0] - 1 / DOPPLER[1]), 0, 1)[:, model.metals]
+    weight = np.clip((1 / b - 1 / DOPPLER[1]) / (1 / DOPPLER[0] - 1 / DOPPLER[1]), 0, 1)[
+        :, model.metals
+    ]
     gamma = model.damping * (layers.atoms * (layers.temperature / 1e4) ** 0.3).T[..., None]
     damping = np.minimum(gamma * model.centre[model.damped] * 1e-13 / (4 * np.pi * 2.0), 0.5)
     metals = s[..., model.metals]
-    parts = [metals * weight, metals * (1 - weight), s[..., model.damped] * damping, s[..., model.stark]]
+    parts = [
+        metals * weight,
+        metals * (1 - weight),
+        s[..., model.damped] * damping,
+        s[..., model.stark],
+    ]
     total = np.cumsum(np.concatenate(parts, axis=-1, dtype=np.float32), axis=0)
     return np.ascontiguousarray(np.moveaxis(total, -1, 0))
 
@@ -158,7 +190,9 @@ def _depths(model, shares, tau):
     """Depth of the lines below the continuum (fine pixel, star): every cell shines through exp(-tau)."""
     _, cells, stars = tau.shape
     tau = (model.profiles @ tau.reshape(len(tau), -1)).reshape(-1, cells, stars)
-    weight = model.at_fine @ shares.transpose(2, 1, 0).reshape(len(model.nodes), -1).astype(np.float32)
+    weight = model.at_fine @ shares.transpose(2, 1, 0).reshape(len(model.nodes), -1).astype(
+        np.float32
+    )
     np.negative(tau, out=tau)
     np.exp(tau, out=tau)
     weight = weight.reshape(tau.shape)
@@ -209,6 +243,8 @@ def synthesize(labels, wavelength=None, resolution=22500, lines=None, chunk=25):
     model = _Model(wavelength, resolution.min(), read_lines() if lines is None else lines)
     parts = [slice(i, i + chunk) for i in range(0, len(full), chunk)]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        flux = np.concatenate([*pool.map(lambda part: _chunk(model, full.iloc[part], resolution[part]), parts)])
+        flux = np.concatenate(
+            [*pool.map(lambda part: _chunk(model, full.iloc[part], resolution[part]), parts)]
+        )
     coords = {"star": labels.index.to_numpy(), "wavelength": wavelength}
     return xr.DataArray(flux, coords=coords, dims=("star", "wavelength"), name="flux")

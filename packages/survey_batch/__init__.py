@@ -1,9 +1,11 @@
 """All stars of a survey, however many: the lab's own steps on chunks of stars, by Dask, on one machine or on many."""
 
 try:
-    from labtools.batch.made import ModelSurvey
-    from labtools.batch.run import Report, label_survey
+    from survey_batch.model_survey import ModelSurvey
+    from survey_batch.run import Report, label_survey
 except ImportError as fault:
-    raise ImportError(f"{fault}: labtools.batch needs more packages, pip install 'labtools[survey]'") from fault
+    raise ImportError(
+        f"{fault}: survey_batch needs more packages, pip install 'labtools[batch]'"
+    ) from fault
 
 __all__ = ["ModelSurvey", "Report", "label_survey"]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from labtools.cache import digest
+from apogee_archive.cache import hash_key
 from labtools.cannon import Cannon
 
 __all__ = ["ModelSurvey"]
@@ -30,7 +30,7 @@ class ModelSurvey:
     @property
     def version(self):
         """What the spectra depend on."""
-        return f"made-{digest(self.cannon.theta, self.cannon.s2, self.snr, self.seed)}"
+        return f"made-{hash_key(self.cannon.theta, self.cannon.s2, self.snr, self.seed)}"
 
     def catalog(self):
         """One row a star, index `apogee_id`, with the true labels in the units of the model."""
@@ -39,7 +39,10 @@ class ModelSurvey:
         names = pd.Index([f"made{n:07d}" for n in numbers], name="apogee_id")
         truth = pd.DataFrame(cannon.unscaled(chosen), names, list(cannon.labels))
         return truth.assign(
-            apstar_id=names, telescope="model", field=[f"{n // 1000:04d}" for n in numbers], snr=self.snr
+            apstar_id=names,
+            telescope="model",
+            field=[f"{n // 1000:04d}" for n in numbers],
+            snr=self.snr,
         )
 
     def continuum_pixels(self):
@@ -47,10 +50,15 @@ class ModelSurvey:
         return self.pixels
 
     def spectra(self, rows, share=0.0):
-        """Raw spectra of rows of the catalogue: Dataset (star, wavelength) of flux and error, float32, any unit."""
+        """Raw spectra of rows of the catalog: Dataset (star, wavelength) of flux and error, float32, any unit."""
         model, s2 = self.cannon.predict(rows), self.cannon.s2
         numbers = rows.index.str.removeprefix("made").astype(int)
-        noise = [np.random.default_rng([self.seed, n]).standard_normal(s2.size, dtype="f4") for n in numbers]
+        noise = [
+            np.random.default_rng([self.seed, n]).standard_normal(s2.size, dtype="f4")
+            for n in numbers
+        ]
         level = 100 * (model.wavelength.values / 16000) ** -2.5
         noisy = model + np.sqrt(self.snr**-2 + np.where(np.isfinite(s2), s2, 0)) * np.array(noise)
-        return xr.Dataset({"flux": noisy * level, "error": xr.zeros_like(model) + level / self.snr}).astype("float32")
+        return xr.Dataset(
+            {"flux": noisy * level, "error": xr.zeros_like(model) + level / self.snr}
+        ).astype("float32")

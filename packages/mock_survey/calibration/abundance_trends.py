@@ -5,7 +5,7 @@ of Mg and Si, [Fe/H] and log g: least squares, clipped at three sigma. The scatt
 quadrature, that with which The Cannon finds the same labels at high signal-to-noise ratio (Casey et al. 2016), an upper
 limit to the errors of both.
 
-    python tools/abundance_trends.py apogee_dr12_labels.csv
+    python packages/mock_survey/calibration/abundance_trends.py apogee_dr12_labels.csv
 """
 
 import argparse
@@ -34,10 +34,14 @@ def fit(design, ratio):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("labels")
     stars = pd.read_csv(parser.parse_args().labels)
-    stars = stars[stars.LOGG.between(0.5, 3.5) & stars.TEFF.between(3900, 5300) & stars.FE_H.between(-1, 0.5)]
+    stars = stars[
+        stars.LOGG.between(0.5, 3.5) & stars.TEFF.between(3900, 5300) & stars.FE_H.between(-1, 0.5)
+    ]
     alpha = (stars.MG_H + stars.SI_H) / 2 - stars.FE_H
     design = np.column_stack([np.ones(len(stars)), alpha - 0.1, stars.FE_H, stars.LOGG - 2.5])
     rows, rests = {}, {}
@@ -49,7 +53,8 @@ def main():
     print(f"{len(stars)} giants")
     print(pd.DataFrame(rows, index=columns).T.round(3).to_string())
     print(
-        "rank correlation of C and N about their trends:", round(pd.DataFrame(rests).corr("spearman").loc["C", "N"], 2)
+        "rank correlation of C and N about their trends:",
+        round(pd.DataFrame(rests).corr("spearman").loc["C", "N"], 2),
     )
 
 

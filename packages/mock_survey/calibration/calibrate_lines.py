@@ -1,12 +1,12 @@
 """Make data/lines.csv: known lines, CO bands from molecular constants, and strengths measured on real giants.
 
 The target is a Cannon trained on real APOGEE giants (coefficients of DR10), evaluated along the giant
-branch. Strengths are found by Gauss-Newton steps through `labtools.simulation.synthesis.synthesize` itself. Positions
+branch. Strengths are found by Gauss-Newton steps through `mock_survey.synthesis.synthesize` itself. Positions
 come, in this order, from data/known_lines.csv, from molecular constants, and from minima of the real
 spectra. A minimum takes the species whose response to the labels it shows, by name if a list has such a
 line there, else with a question mark. Deterministic; five to ten minutes on two cores.
 
-    python tools/calibrate_lines.py --cannon DIR --mystery FITS --continuum NPZ --linelists DIR [--out CSV]
+    python packages/mock_survey/calibration/calibrate_lines.py --cannon DIR --mystery FITS --continuum NPZ --linelists DIR [--out CSV]
 """
 
 import argparse
@@ -20,9 +20,9 @@ from line_targets import Target, branch_labels, mystery_labels, read_mystery
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
-from labtools.settings import table
-from labtools.simulation.synthesis import synthesize
-from labtools.spectra import WAVELENGTH
+from apogee_archive.grid import WAVELENGTH
+from mock_survey.synthesis import synthesize
+from mock_survey.tables import table
 
 MG_STRONG = np.array([15753.20, 15770.11])
 WINDOW = 1.3  # Angstrom on either side of a line in which its strength shows
@@ -69,7 +69,9 @@ def jacobian(target, labels, lines, column, step):
         pixel = np.concatenate([np.arange(a, a + n) for a, n in zip(first, count, strict=True)])
         rows = np.arange(len(labels))[:, None] * len(wave) + pixel
         cols = np.broadcast_to(np.repeat(index, count), rows.shape)
-        blocks.append((rows.ravel(), cols.ravel(), (stars @ (change[:, pixel] * pixels[pixel])).ravel()))
+        blocks.append(
+            (rows.ravel(), cols.ravel(), (stars @ (change[:, pixel] * pixels[pixel])).ravel())
+        )
     rows, cols, values = (np.concatenate(x) for x in zip(*blocks, strict=True))
     return sparse.csc_matrix((values, (rows, cols)), shape=(base.size, len(lines)))
 
@@ -99,7 +101,9 @@ def residuals(target, labels, real, lines):
 
 def unit_strengths():
     """log gf with which a template makes a line a tenth deep in a typical giant: (carrier, ep) -> log gf."""
-    star = pd.DataFrame({"teff": [4400.0], "logg": [1.9], "fe_h": [-0.25], "mg_fe": [0.15], "si_fe": [0.15]})
+    star = pd.DataFrame(
+        {"teff": [4400.0], "logg": [1.9], "fe_h": [-0.25], "mg_fe": [0.15], "si_fe": [0.15]}
+    )
     trial = np.arange(-11, 3, 0.05)
     result = {}
     for carrier, ep in TEMPLATES:
@@ -118,7 +122,12 @@ def new_sites(target, residual, lines, depth, separation=0.34):
     low, mean = np.percentile(residual, 10, axis=0), residual.mean(axis=0)
     score = np.minimum(0.5 * low, mean)
     score = np.convolve(score, (0.25, 0.5, 0.25), mode="same")
-    inner = np.flatnonzero((score[1:-1] < score[:-2]) & (score[1:-1] <= score[2:]) & (score[1:-1] < -depth)) + 1
+    inner = (
+        np.flatnonzero(
+            (score[1:-1] < score[:-2]) & (score[1:-1] <= score[2:]) & (score[1:-1] < -depth)
+        )
+        + 1
+    )
     inner = inner[np.argsort(score[inner], kind="stable")]
     strong = lines["species"].isin(["Mg I", "Si I", "Al I"]) & (lines["source"] == "Smith2013")
     strong = lines.loc[strong & (lines["prior"] > -0.7), "wavelength"].to_numpy()
@@ -127,7 +136,10 @@ def new_sites(target, residual, lines, depth, separation=0.34):
     offset = 0.5 * (left - right) / (left - 2 * score[inner] + right)
     for i, shift in zip(inner, np.clip(offset, -0.5, 0.5), strict=True):
         wave = target.wavelength[i] * (1 + shift * 6e-6 * np.log(10))
-        if np.abs(np.asarray(taken) - wave).min() > separation and np.abs(strong - wave).min() > 0.8:
+        if (
+            np.abs(np.asarray(taken) - wave).min() > separation
+            and np.abs(strong - wave).min() > 0.8
+        ):
             taken.append(wave)
             result.append((wave, -score[i]))
     return np.array(result).reshape(-1, 2)
@@ -138,7 +150,9 @@ def as_template(lines, template, units):
     free, (carrier, ep) = lines["free"], template
     loggf = np.where(free, units[template] + lines["excess"], lines["loggf"])
     species = np.where(free, "?" + carrier, lines["species"])
-    return lines.assign(species=species, ep=np.where(free, ep, lines["ep"]), loggf=loggf, prior=loggf)
+    return lines.assign(
+        species=species, ep=np.where(free, ep, lines["ep"]), loggf=loggf, prior=loggf
+    )
 
 
 def local_sum(target, values, wavelength, reach=0.45):
@@ -178,7 +192,9 @@ def revise_templates(target, labels, real, lines, units):
         index = free[colour == c]
         wave = lines["wavelength"].to_numpy()[index]
         names = lines.loc[index, "species"].str.removeprefix("?")
-        excess = lines.loc[index, "loggf"] - [units[k] for k in zip(names, lines.loc[index, "ep"], strict=True)]
+        excess = lines.loc[index, "loggf"] - [
+            units[k] for k in zip(names, lines.loc[index, "ep"], strict=True)
+        ]
         least = local_chi2(target, weighted_residual(target, labels, real, lines), wave)
         best = lines.loc[index].copy()
         for carrier, ep in TEMPLATES:
@@ -189,7 +205,9 @@ def revise_templates(target, labels, real, lines, units):
             moved = trial.copy()
             moved.loc[index, "loggf"] += 0.1
             change = before - weighted_residual(target, labels, real, moved)
-            step = 0.1 * local_sum(target, change * before, wave) / local_sum(target, change**2, wave)
+            step = (
+                0.1 * local_sum(target, change * before, wave) / local_sum(target, change**2, wave)
+            )
             trial.loc[index, "loggf"] += np.clip(step, -0.7, 0.7)
             chi2 = local_chi2(target, weighted_residual(target, labels, real, trial), wave)
             best.loc[index[chi2 < least]] = trial.loc[index[chi2 < least]]
@@ -200,16 +218,24 @@ def revise_templates(target, labels, real, lines, units):
 
 def drop_faint(lines, units, least=-1.6):
     """Without the free lines that the fit has made too weak to see."""
-    unit = pd.Series([units.get((s[1:], e), np.nan) for s, e in zip(lines["species"], lines["ep"], strict=True)])
-    return lines[~(lines["free"].to_numpy() & (lines["loggf"].to_numpy() - unit < least))].reset_index(drop=True)
+    unit = pd.Series(
+        [units.get((s[1:], e), np.nan) for s, e in zip(lines["species"], lines["ep"], strict=True)]
+    )
+    return lines[
+        ~(lines["free"].to_numpy() & (lines["loggf"].to_numpy() - unit < least))
+    ].reset_index(drop=True)
 
 
 def sites_as_lines(sites, units):
     """New free lines at `sites` (wavelength, depth); in the wings of the strong Mg lines they stay iron."""
     free = (np.abs(sites[:, :1] - MG_STRONG) > 2.0).all(axis=1)
     excess = np.log10(sites[:, 1] / 0.1)
-    lines = pd.DataFrame({"species": "?Fe", "wavelength": sites[:, 0], "ep": 5.0, "loggf": units["Fe", 5.0] + excess})
-    return lines.assign(source="unidentified", free=free, excess=excess, prior=lines["loggf"], width=1.5)
+    lines = pd.DataFrame(
+        {"species": "?Fe", "wavelength": sites[:, 0], "ep": 5.0, "loggf": units["Fe", 5.0] + excess}
+    )
+    return lines.assign(
+        source="unidentified", free=free, excess=excess, prior=lines["loggf"], width=1.5
+    )
 
 
 def edge_lines(target, mystery, lines, units):
@@ -219,7 +245,14 @@ def edge_lines(target, mystery, lines, units):
     inside[target.pixels] = True
     wave, star = WAVELENGTH, mystery_labels()
     result = []
-    for low, high in ((213, 322), (3242, 3308), (3553, 3648), (6048, 6116), (6309, 6412), (8306, 8369)):
+    for low, high in (
+        (213, 322),
+        (3242, 3308),
+        (3553, 3648),
+        (6048, 6116),
+        (6309, 6412),
+        (8306, 8369),
+    ):
         span = np.arange(max(low - 150, 0), min(high + 150, 8575))
         span = span[good[span]]
         level = np.quantile(flux[span], 0.92)
@@ -227,7 +260,11 @@ def edge_lines(target, mystery, lines, units):
         residual = np.where(good, flux / level - model, 0.0)
         smooth = np.convolve(residual, (0.25, 0.5, 0.25), mode="same")
         here = np.arange(low, high)
-        minimum = (smooth[here] < smooth[here - 1]) & (smooth[here] <= smooth[here + 1]) & (smooth[here] < -0.04)
+        minimum = (
+            (smooth[here] < smooth[here - 1])
+            & (smooth[here] <= smooth[here + 1])
+            & (smooth[here] < -0.04)
+        )
         result += [(wave[i], -smooth[i]) for i in here[minimum] if not inside[i]]
     table = sites_as_lines(np.array(result).reshape(-1, 2), units)
     return table.assign(loggf=table["loggf"] + 0.3 + 0.8 * table["excess"].clip(0))
@@ -251,12 +288,16 @@ def calibrate(target, mystery, linelists):
     for depth in (0.012, 0.008):
         residual = report("known so far", target, labels, real, lines)
         found = sites_as_lines(new_sites(target, residual, lines, depth), units)
-        lines = pd.concat([lines, found]).sort_values("wavelength", kind="stable", ignore_index=True)
+        lines = pd.concat([lines, found]).sort_values(
+            "wavelength", kind="stable", ignore_index=True
+        )
         lines = choose_templates(target, labels, real, lines, units)
         lines = improve(target, labels, real, lines, lines["width"].to_numpy(), steps=4)
         report("with new sites", target, labels, real, lines)
         lines = drop_faint(lines, units)
-    found = sites_as_lines(new_sites(target, residuals(target, labels, real, lines), lines, 0.006), units)
+    found = sites_as_lines(
+        new_sites(target, residuals(target, labels, real, lines), lines, 0.006), units
+    )
     lines = pd.concat([lines, found]).sort_values("wavelength", kind="stable", ignore_index=True)
     lines = improve(target, labels, real, lines, lines["width"].to_numpy(), steps=3)
     lines = revise_templates(target, labels, real, lines, units)
@@ -264,19 +305,25 @@ def calibrate(target, mystery, linelists):
     report("kinds revised", target, labels, real, lines)
     for _ in range(2):
         width = np.where(lines["free"], 0.06, 1e-6)
-        lines = improve(target, labels, real, lines, width, steps=1, column="wavelength", limit=0.08)
+        lines = improve(
+            target, labels, real, lines, width, steps=1, column="wavelength", limit=0.08
+        )
         lines = improve(target, labels, real, lines, lines["width"].to_numpy(), steps=3)
         report("positions improved", target, labels, real, lines)
     lines = drop_faint(name_lines(lines, read_lists(linelists)), units)
     distance = np.abs(lines["wavelength"].to_numpy()[:, None] - target.wavelength).min(axis=1)
     fixed = (lines["source"] == "Rydberg") | (distance > 0.3)
     lines = lines.assign(source=lines["source"].where(fixed, lines["source"] + "-calibrated"))
-    lines = pd.concat([lines, edge_lines(target, mystery, lines, units)]).sort_values("wavelength", kind="stable")
+    lines = pd.concat([lines, edge_lines(target, mystery, lines, units)]).sort_values(
+        "wavelength", kind="stable"
+    )
     return lines[COLUMNS]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("cannon", "mystery", "continuum", "linelists"):
         parser.add_argument(f"--{name}", required=True, type=Path)
     parser.add_argument("--out", type=Path, default=table("lines.csv"))

@@ -1,9 +1,9 @@
 """How precise labels come out: a Cannon taught by half of a survey's giants fits the other half.
 
-Prints, for each label, bias (median), standard deviation and robust scatter (1.4826 MAD) against the catalogue and,
+Prints, for each label, bias (median), standard deviation and robust scatter (1.4826 MAD) against the catalog and,
 where the survey has one, against the truth; and how often the quoted errors of both hold the truth.
 
-    python tools/cross_validate.py
+    python packages/mock_survey/calibration/cross_validate.py
 """
 
 import numpy as np
@@ -16,7 +16,9 @@ from labtools.surveys import SPLIT
 def scatter(off):
     """Bias, standard deviation and robust scatter of differences (star, label)."""
     middle = off.median()
-    return pd.DataFrame({"bias": middle, "std": off.std(), "robust": 1.4826 * (off - middle).abs().median()})
+    return pd.DataFrame(
+        {"bias": middle, "std": off.std(), "robust": 1.4826 * (off - middle).abs().median()}
+    )
 
 
 def held(off, error):
@@ -29,16 +31,18 @@ def main():
     giants, spectra = normalized_giants(survey)
     training, validation = split_by_star(giants.index, SPLIT)
     cannon = Cannon.train(spectra.sel(star=training), giants.loc[training, LABELS])
-    found, catalogue = cannon.fit(spectra.sel(star=validation)), giants.loc[validation]
-    columns = {"against the catalogue": scatter(found[LABELS] - catalogue[LABELS])}
+    found, catalog = cannon.fit(spectra.sel(star=validation)), giants.loc[validation]
+    columns = {"against the catalog": scatter(found[LABELS] - catalog[LABELS])}
     if hasattr(survey, "truth"):
         truth = survey.truth().loc[validation, LABELS]
         columns["against the truth"] = scatter(found[LABELS] - truth)
-        columns["catalogue against the truth"] = scatter(catalogue[LABELS] - truth)
+        columns["catalog against the truth"] = scatter(catalog[LABELS] - truth)
         shares = {"the Cannon's": held(found[LABELS] - truth, found)}
-        shares["the catalogue's"] = held(catalogue[LABELS] - truth, catalogue)
+        shares["the catalog's"] = held(catalog[LABELS] - truth, catalog)
         columns["errors that hold the truth"] = pd.DataFrame(shares)
-    print(f"{survey.title} {survey.version}: {len(training)} stars teach, {len(validation)} are fitted")
+    print(
+        f"{survey.title} {survey.version}: {len(training)} stars teach, {len(validation)} are fitted"
+    )
     print(pd.concat(columns, axis=1).T.round(4).to_string())
 
 

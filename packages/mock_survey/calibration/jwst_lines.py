@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from line_sources import COLUMNS, RARER, WAVENUMBER, air_to_vacuum, co_lines, hydrogen_lines
 
-from labtools.settings import table as shipped
-from labtools.simulation.synthesis import read_lines
+from mock_survey.synthesis import read_lines
+from mock_survey.tables import table as shipped
 
 CALIBRATED = (15140, 16960)  # Angstrom: what lines.csv covers
 RANGE = (8960, 18060)
@@ -89,12 +89,16 @@ def atoms():
 
 def hydrogen():
     """Paschen and Brackett lines."""
-    return pd.concat([hydrogen_lines(low, ep, range(low + 2, 26)) for low, ep in ((3, 12.088), (4, 12.749))])
+    return pd.concat(
+        [hydrogen_lines(low, ep, range(low + 2, 26)) for low, ep in ((3, 12.088), (4, 12.749))]
+    )
 
 
 def co():
     """Second overtone of CO and 13CO, strengths as in lines.csv."""
-    return pd.concat([co_lines("CO", 1.0, -9.27, levels=12), co_lines("13CO", RARER, -9.27 - 1.2, levels=12)])
+    return pd.concat(
+        [co_lines("CO", 1.0, -9.27, levels=12), co_lines("13CO", RARER, -9.27 - 1.2, levels=12)]
+    )
 
 
 def doublet_pi(b, d, h, a, j):
@@ -134,8 +138,24 @@ def honl_london(j, k, sign, c3, c1):
     return total
 
 
-X = {"te": 0.0, "we": 2068.59, "wexe": 13.087, "be": 1.8997, "ae": 0.01736, "d": 6.4e-6, "re": 1.1718}
-A = {"te": 9245.28, "we": 1812.56, "wexe": 12.61, "be": 1.7151, "ae": 0.01708, "d": 5.9e-6, "re": 1.2333}
+X = {
+    "te": 0.0,
+    "we": 2068.59,
+    "wexe": 13.087,
+    "be": 1.8997,
+    "ae": 0.01736,
+    "d": 6.4e-6,
+    "re": 1.1718,
+}
+A = {
+    "te": 9245.28,
+    "we": 1812.56,
+    "wexe": 12.61,
+    "be": 1.7151,
+    "ae": 0.01708,
+    "d": 5.9e-6,
+    "re": 1.2333,
+}
 A_SO, CN_F00 = -52.64, 2.37e-3
 
 
@@ -154,7 +174,9 @@ def franck_condon(vmax=8):
         beta = 0.24358 * np.sqrt(mass * s["wexe"])  # per Angstrom
         potential = depth * (1 - np.exp(-beta * (r - s["re"]))) ** 2
         kinetic = 16.8576 / mass / step**2  # hbar^2 / 2 mu
-        h = np.diag(potential + 2 * kinetic) - kinetic * (np.eye(r.size, k=1) + np.eye(r.size, k=-1))
+        h = np.diag(potential + 2 * kinetic) - kinetic * (
+            np.eye(r.size, k=1) + np.eye(r.size, k=-1)
+        )
         waves.append(np.linalg.eigh(h)[1][:, : vmax + 1])
     return (waves[0].T @ waves[1]) ** 2
 
@@ -180,10 +202,18 @@ def cn(jmax=90):
                         s = (2 * j + 1) * honl_london(j, k, sign, c3, c1)
                         centrifugal = A["d"] * ((j + k) * (j + k + 1)) ** 2
                         energy = origin + level - centrifugal - low
-                        rows.append((1e8 / energy, (vibration(X, vl) - vibration(X, 0) + low) / WAVENUMBER, f * s))
+                        rows.append(
+                            (
+                                1e8 / energy,
+                                (vibration(X, vl) - vibration(X, 0) + low) / WAVENUMBER,
+                                f * s,
+                            )
+                        )
     table = pd.DataFrame(rows, columns=["wavelength", "ep", "gf"])
     table = table[table.gf > 1e-7]
-    table = table.assign(species="CN", loggf=np.log10(table.gf), source="HuberHerzberg1979").drop(columns="gf")
+    table = table.assign(species="CN", loggf=np.log10(table.gf), source="HuberHerzberg1979").drop(
+        columns="gf"
+    )
     return table[table.loggf - 1.15 * table.ep > -3.5]
 
 
@@ -208,7 +238,13 @@ def oh(offset=-6.4):
             wave = 1e8 / (terms(v + 2, j + k) - low)
             for spin in (0, 1):
                 tables.append(
-                    pd.DataFrame({"wavelength": wave[spin], "ep": (low[spin] - ground) / WAVENUMBER, "loggf": gf})
+                    pd.DataFrame(
+                        {
+                            "wavelength": wave[spin],
+                            "ep": (low[spin] - ground) / WAVENUMBER,
+                            "loggf": gf,
+                        }
+                    )
                 )
     return pd.concat(tables).assign(species="OH", source="HuberHerzberg1979")
 
@@ -218,7 +254,10 @@ def main():
     table = pd.concat([atoms(), hydrogen(), co(), cn(), oh()], ignore_index=True)[COLUMNS]
     new = table.wavelength.between(*RANGE) & ~table.wavelength.between(*CALIBRATED)
     there = {"H I": known.wavelength.max() + 1, "CO": 17020, "13CO": 17020}
-    new &= ~((table.wavelength > known.wavelength.min() - 1) & (table.wavelength < table.species.map(there)))
+    new &= ~(
+        (table.wavelength > known.wavelength.min() - 1)
+        & (table.wavelength < table.species.map(there))
+    )
     table = table[new].sort_values("wavelength", kind="stable")
     table = table.round({"wavelength": 3, "ep": 3, "loggf": 3})
     table.to_csv(shipped("lines_jwst.csv"), index=False, float_format="%.3f")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import tables
 
-from labtools.settings import table
+from mock_survey.tables import table
 
 __all__ = [
     "COLUMNS",
@@ -22,11 +22,20 @@ __all__ = [
 
 KNOWN = table("known_lines.csv")
 WAVENUMBER = 8065.544  # cm^-1 in an electronvolt
-RARER = np.sqrt((12 * 15.9949 / 27.9949) / (13.00335 * 15.9949 / 28.99825))  # sqrt(mu / mu') of 13CO
+RARER = np.sqrt(
+    (12 * 15.9949 / 27.9949) / (13.00335 * 15.9949 / 28.99825)
+)  # sqrt(mu / mu') of 13CO
 COLUMNS = ["species", "wavelength", "ep", "loggf", "source"]
 MATCH = 0.12  # Angstrom within which a listed line names a minimum
 # Names in the line lists that a template may stand for.
-LISTED = {"Fe": ("FE I",), "Si": ("SI I",), "Ti": ("TI I",), "Ca": ("CA I",), "OH": ("OH",), "CN": ("CN",)}
+LISTED = {
+    "Fe": ("FE I",),
+    "Si": ("SI I",),
+    "Ti": ("TI I",),
+    "Ca": ("CA I",),
+    "OH": ("OH",),
+    "CN": ("CN",),
+}
 
 
 def air_to_vacuum(wavelength):
@@ -44,7 +53,9 @@ def hydrogen_lines(low, ep, upper):
     inverse = 1 / low**2 - 1 / n**2
     gf = 2 * low**2 * 32 / (3 * np.pi * np.sqrt(3)) * inverse**-3 / (low**5 * n**3.0)
     wavelength = 1e8 / (109677.58 * inverse)
-    lines = pd.DataFrame({"species": "H I", "wavelength": wavelength, "ep": ep, "loggf": np.log10(gf)})
+    lines = pd.DataFrame(
+        {"species": "H I", "wavelength": wavelength, "ep": ep, "loggf": np.log10(gf)}
+    )
     return lines.assign(source="Rydberg")
 
 
@@ -59,7 +70,10 @@ def co_lines(species, isotope, offset, levels=10):
     def term(v, j):
         x, y = v + 0.5, j * (j + 1.0)
         vibration = (
-            2169.81358 * rho * x - 13.28831 * (rho * x) ** 2 + 0.010511 * (rho * x) ** 3 + 7.6e-5 * (rho * x) ** 4
+            2169.81358 * rho * x
+            - 13.28831 * (rho * x) ** 2
+            + 0.010511 * (rho * x) ** 3
+            + 7.6e-5 * (rho * x) ** 4
         )
         rotation = (1.93128087 * rho**2 - 0.01750441 * rho**3 * x) * y
         return vibration + rotation - 6.12147e-6 * rho**4 * y**2 + 5.8e-12 * rho**6 * y**3
@@ -74,9 +88,9 @@ def co_lines(species, isotope, offset, levels=10):
         gf = 10**offset * band * honl_london
         rows.append(np.c_[wave, (lower / WAVENUMBER)[good], np.log10(gf[good] + 1e-30)])
     lines = pd.DataFrame(np.concatenate(rows), columns=["wavelength", "ep", "loggf"])
-    return lines[lines["loggf"] - 1.30 * lines["ep"] > -9.0].assign(species=species, source="HuberHerzberg1979")[
-        COLUMNS
-    ]
+    return lines[lines["loggf"] - 1.30 * lines["ep"] > -9.0].assign(
+        species=species, source="HuberHerzberg1979"
+    )[COLUMNS]
 
 
 def start_lines():
@@ -89,7 +103,9 @@ def start_lines():
     known = pd.read_csv(KNOWN)
     known["width"] = np.where(known["species"] == "Si I", 0.1, 0.25)
     known.loc[(known["species"] == "Mg I") & (known["loggf"] > -0.5), "width"] = 0.01
-    lines = pd.concat([known, hydrogen_lines(4, 12.749, range(10, 26)).assign(width=0.01), co.assign(width=0.15)])
+    lines = pd.concat(
+        [known, hydrogen_lines(4, 12.749, range(10, 26)).assign(width=0.01), co.assign(width=0.15)]
+    )
     lines = lines.sort_values("wavelength", kind="stable", ignore_index=True)
     return lines.assign(free=False, excess=0.0, prior=lines["loggf"])
 

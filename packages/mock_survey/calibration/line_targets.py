@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from labtools.apstar import read_apstar
-from labtools.spectra import GRID, WAVELENGTH, chips
+from apogee_archive.apstar import read_apstar
+from apogee_archive.grid import GRID, WAVELENGTH
+from labtools.spectra import chips
 
 __all__ = ["Target", "branch_labels", "mystery_labels", "read_mystery"]
 
@@ -53,7 +54,11 @@ def branch_labels():
 def read_mystery(path):
     """(flux, error, good) of a 1-D apStar file on the 8575 pixels."""
     star = read_apstar(path).isel(star=0)
-    return star.flux.values.astype(float), star.error.values.astype(float), np.isfinite(star.error.values)
+    return (
+        star.flux.values.astype(float),
+        star.error.values.astype(float),
+        np.isfinite(star.error.values),
+    )
 
 
 def mystery_labels():

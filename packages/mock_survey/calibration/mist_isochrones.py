@@ -3,7 +3,7 @@
 The grid is the HDF5 file of the package `lachesis-grids` 0.0.9, which stays outside the lab's environment:
 
     python -m venv elsewhere && elsewhere/bin/pip install lachesis-grids==0.0.9
-    python tools/mist_isochrones.py elsewhere/lib/python*/site-packages/lachesis_grids/grids/mist_v2.5_vvcrit0.4.h5
+    python packages/mock_survey/calibration/mist_isochrones.py elsewhere/lib/python*/site-packages/lachesis_grids/grids/mist_v2.5_vvcrit0.4.h5
 
 It holds, for each [Fe/H] and log10 age, `lengths` rows of `values` that begin at the equivalent evolutionary point
 `offsets`; 2, 3, 6 and 12 Gyr lie between its ages and are interpolated linearly in log age at fixed point.
@@ -22,7 +22,14 @@ AGES = (2, 3, 6, 12)  # Gyr
 FEHS = (-2.5, -1.75, -1.0, -0.5, 0.0, 0.25, 0.5)
 # Zero-age main sequence (sparse), giant branch, core helium burning, early asymptotic giant branch: Dotter (2016).
 POINTS = np.r_[202:454:12, 454:605:2, 605:707:3, 707:808:6]
-COLUMNS = {"eep": int, "age": float, "initial_mass": float, "log_Teff": float, "log_g": float, "phase": int}
+COLUMNS = {
+    "eep": int,
+    "age": float,
+    "initial_mass": float,
+    "log_Teff": float,
+    "log_g": float,
+    "phase": int,
+}
 
 
 def read_grid(path):
@@ -39,13 +46,17 @@ def read_grid(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("grid", type=Path)
     parser.add_argument("--out", type=Path, default=Path("labtools/data/mist_v2.5.csv"))
     arguments = parser.parse_args()
     grid = read_grid(arguments.grid)
     parts = [isochrone(grid, age, feh) for feh in FEHS for age in AGES]
-    table = pd.concat(parts)[["age", "feh_init", "eep", "initial_mass", "log_teff", "log_g", "phase"]]
+    table = pd.concat(parts)[
+        ["age", "feh_init", "eep", "initial_mass", "log_teff", "log_g", "phase"]
+    ]
     for name in ("initial_mass", "log_teff", "log_g"):
         table[name] = table[name].map(f"{{:.{6 if name == 'initial_mass' else 4}f}}".format)
     table.to_csv(arguments.out, index=False)

@@ -2,7 +2,7 @@
 
 Flux, error and mask (HDU 1 to 3) are copied bit by bit; of the header only what a reader needs.
 
-    python tools/pack_mystery.py mystery_spec_wiped.fits
+    python packages/mock_survey/calibration/pack_mystery.py mystery_spec_wiped.fits
 """
 
 import argparse
@@ -17,7 +17,9 @@ KEPT += [f"{chip}{end}" for chip in "BGR" for end in ("MIN", "MAX")]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path)
     parser.add_argument("--out", type=Path, default=Path("labtools/data/mystery_star.fits.gz"))
     arguments = parser.parse_args()
@@ -28,8 +30,12 @@ def main():
         for key in KEPT:
             if key in hdus[0].header:
                 primary.header[key] = hdus[0].header[key]
-        primary.header["HISTORY"] = "SDSS/APOGEE spectrum, packed for the lab; see README.md beside this file"
-        fits.HDUList([primary, *(fits.ImageHDU(hdus[number].data) for number in (1, 2, 3))]).writeto(packed)
+        primary.header["HISTORY"] = (
+            "SDSS/APOGEE spectrum, packed for the lab; see README.md beside this file"
+        )
+        fits.HDUList(
+            [primary, *(fits.ImageHDU(hdus[number].data) for number in (1, 2, 3))]
+        ).writeto(packed)
     arguments.out.write_bytes(gzip.compress(packed.getvalue(), 9, mtime=0))
     print(f"{arguments.out.stat().st_size / 1000:.1f} kB")
 

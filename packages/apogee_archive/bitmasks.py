@@ -1,0 +1,43 @@
+"""APOGEE's bit masks: what is wrong with a pixel, a spectrum, or the pipeline's labels, and which pixels count."""
+
+from enum import IntFlag
+
+import numpy as np
+import pandas as pd
+
+from apogee_archive.settings import table
+
+__all__ = ["BITS", "LAB_BITS", "PIXEL_FLAWS", "AspcapFlag", "PixMask", "StarFlag", "usable"]
+
+BITS = pd.read_csv(table("bits.csv"), keep_default_na=False)
+"""The named bits of APOGEE's flags (www.sdss4.org/dr17/irspec/apogee-bitmasks): flag, bit, name, meaning in words."""
+
+
+def _flags(name):
+    rows = BITS[BITS.flag == name.upper()]
+    return IntFlag(
+        name,
+        {bit: 1 << number for bit, number in zip(rows.name, rows.bit, strict=True)},
+        module=__name__,
+    )
+
+
+PixMask = _flags("PixMask")
+"""APOGEE_PIXMASK: what is wrong with a pixel (`PIXEL_FLAWS` says it in words)."""
+
+StarFlag = _flags("StarFlag")
+"""STARFLAG: what may be wrong with a spectrum."""
+
+AspcapFlag = _flags("AspcapFlag")
+"""ASPCAPFLAG: what may be wrong with the pipeline's labels."""
+
+PIXEL_FLAWS = dict(zip(PixMask, BITS.meaning[BITS.flag == "PIXMASK"], strict=True))
+"""The bits of APOGEE_PIXMASK in words."""
+
+LAB_BITS = PixMask(0xFF) | PixMask.SIG_SKYLINE
+"""What makes a pixel useless here: bits 0 to 7, and 12."""
+
+
+def usable(flux, error):
+    """Which pixels count: flux finite, error finite and positive."""
+    return np.isfinite(flux) & np.isfinite(error) & (error > 0)
