@@ -19,6 +19,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+import claims
+
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 BAR = re.compile(
@@ -105,9 +107,12 @@ def run(path, target, label, timeout):
         "record_timing": target != path,
         "coalesce_streams": True,
     }
+    if claims.claims_file(path.stem).is_file():
+        notebook.cells.append(nbformat.v4.new_code_cell(claims.kernel_code(path.stem)))
     client = Client(notebook, label, timeout=timeout, resources=folder, **options)
     try:
         client.execute()
+        check_claims(notebook, path.stem)
     except FAULTS as fault:
         number, source = (
             client.code.index(client.running) + 1,
@@ -120,6 +125,15 @@ def run(path, target, label, timeout):
         if target != path or not sys.exc_info()[0]:
             write(notebook, target)
     show(f"{label}: done in {time.monotonic() - began:.0f} s")
+
+
+def check_claims(notebook, stem):
+    """Say which numbers of the prose the run did not confirm, and take the cell that computed them away again."""
+    if claims.claims_file(stem).is_file():
+        cell = notebook.cells.pop()
+        rows = claims.rows_in("".join(out.get("text", "") for out in cell.outputs))
+        for fault in claims.faults(notebook, rows):
+            show(f"{stem}: {fault}")
 
 
 def write(notebook, target):
