@@ -21,10 +21,11 @@ def after(option, words):
 def test_both_install_what_make_installs():
     makefile = (ROOT / "Makefile").read_text()
     index = re.search(r"--extra-index-url (https://\S+?)\)", makefile)[1]
-    assert '-c constraints.txt -e ".[test]"' in makefile
+    script = (ROOT / "tools" / "install.sh").read_text()
+    assert '-c constraints.txt -e ".[$extras]"' in script
     assert MADE[:2] == ["pip", "install"]
     for words in (MADE, REQUIRED):
-        assert after("-e", words) == ".[test]"
+        assert after("-e", words) == ".[lab]"
         assert after("--extra-index-url", words) == index
     assert (ROOT / after("-c", MADE)).samefile(ROOT / "constraints.txt")
     assert (BINDER / after("-c", REQUIRED)).samefile(ROOT / "constraints.txt"), (

@@ -132,20 +132,26 @@ def test_no_path_of_a_machine_is_in_a_notebook(path):
     assert not re.search(r"(?<![\w./…>])/(home|Users|root|tmp|work|mnt|private)/", text)
 
 
+def canonical(name):
+    """The name of a distribution as indexes compare it."""
+    return name.lower().replace("_", "-")
+
+
 def pins():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    return dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
+    pairs = (line.lower().split("==") for line in lines if line and not line.startswith("#"))
+    return {canonical(name): version for name, version in pairs}
 
 
 def dependencies():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     named = {
-        name.lower()
+        canonical(name)
         for kind in ("test", "sampling", "nets", "notebooks", "batch", "course")
         for name in extras[kind]
     }
-    return {name.lower() for name in project["dependencies"]} | {
+    return {canonical(name) for name in project["dependencies"]} | {
         name for name in named if "[" not in name
     }
 
@@ -160,7 +166,7 @@ def test_environment_files_are_in_step():
         for entry in listed
         if isinstance(entry, str) and re.fullmatch(r"[\w-]+=[^=]+", entry)
     )
-    versions = {conda.get(name, name): version for name, version in versions.items()}
+    versions = {canonical(conda.get(name, name)): version for name, version in versions.items()}
     assert versions.keys() == dependencies()
     assert {name: pins()[name] for name in versions} == versions
     assert pins()["torch"] == "2.13.0"
@@ -187,7 +193,7 @@ def test_imports_are_declared():
         "playwright": "pytest",
     }
     for path in files:
-        outside = {names.get(name, name) for name in set(imported(path)) - own}
+        outside = {canonical(names.get(name, name)) for name in set(imported(path)) - own}
         assert outside <= dependencies(), f"{path.name} imports {outside - dependencies()}"
 
 

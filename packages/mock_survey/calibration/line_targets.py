@@ -62,5 +62,6 @@ def read_mystery(path):
 
 
 def mystery_labels():
+    """Labels of the real mystery star by the DR10 Cannon; its [alpha/M] as [Mg/Fe] and [Si/Fe]."""
     star = {"teff": [4467.0], "logg": [2.03], "fe_h": [-0.51], "mg_fe": [0.23], "si_fe": [0.23]}
     return pd.DataFrame(star)
