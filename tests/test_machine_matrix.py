@@ -1,4 +1,4 @@
-"""make test-matrix: a knob that does nothing is found, and what has passed is not run again."""
+"""make test-matrix: a setting that changes nothing is found, and what has passed is not run again."""
 
 import pytest
 
@@ -17,23 +17,23 @@ def ask(monkeypatch, *arguments):
     return machine_matrix.main()
 
 
-def test_a_knob_that_does_nothing_is_no_pass(monkeypatch, capsys):
+def test_a_setting_that_changes_nothing_is_not_a_pass(monkeypatch, capsys):
     useless = {"NPY_DISABLE_CPU_FEATURES": ""}
     monkeypatch.setattr(
-        machine_matrix, "PERSONALITIES", {"useless": (useless, machine_matrix.SORT, "")}
+        machine_matrix, "CONFIGURATIONS", {"useless": (useless, machine_matrix.SORT, "")}
     )
     assert ask(monkeypatch) == 1
     assert "BAD  useless" in (out := capsys.readouterr().out)
-    assert "THE KNOB DOES NOTHING" in out
+    assert "THE SETTING CHANGES NOTHING" in out
 
 
-def test_a_knob_that_this_processor_lacks_is_said(monkeypatch, capsys):
+def test_a_setting_that_this_processor_lacks_is_said(monkeypatch, capsys):
     monkeypatch.setattr(machine_matrix, "processor", set)
     assert ask(monkeypatch, "skylakex") == 0
     assert "this processor has no avx512f" in capsys.readouterr().out
 
 
-def test_threads_are_a_knob_that_works():
+def test_threads_are_a_setting_that_works():
     assert machine_matrix.refusal("one-thread") == machine_matrix.refusal("two-threads") == ""
 
 

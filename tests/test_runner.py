@@ -68,34 +68,32 @@ def test_copies_are_counted_and_named_and_complete(notebooks, tmp_path):
     assert nbformat.read(ask, 4).metadata.kernelspec == run_notebooks.SPEC
 
 
-def test_a_small_survey_has_notebooks_side_by_side_after_the_first(tmp_path):
-    """Each of the last two waits for the other."""
+def test_two_notebooks_run_side_by_side(tmp_path):
+    """Each of the two waits for the other."""
     start = "import os, time; from pathlib import Path; here = Path(os.environ['LAB_FIGURES'])"
-    meet = "assert (here / '1').exists(); (here / '{}').touch()\nwhile not (here / '{}').exists(): time.sleep(0.05)"
+    meet = "(here / '{}').touch()\nwhile not (here / '{}').exists(): time.sleep(0.05)"
     end = "print(os.environ['LAB_BATCH_STARS'])"
-    sources = [
-        "\n".join([start, *rest])
-        for rest in (["(here / '1').touch()"], [meet.format(2, 3)], [meet.format(3, 2), end])
-    ]
-    paths = written(tmp_path, *sources)
+    paths = written(
+        tmp_path, f"{start}\n{meet.format(1, 2)}", f"{start}\n{meet.format(2, 1)}\n{end}"
+    )
     done = run(
         *paths,
         "--into",
         tmp_path / "build",
         "--timeout=60",
+        "--at-once=2",
         LAB_STARS="300",
         LAB_FIGURES=str(tmp_path),
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.index("[1/3] 1: done") < done.stdout.index("[2/3] 2: done")
-    assert outputs_of(tmp_path / "build" / "3.ipynb")[0].text == "2500\n"
+    assert outputs_of(tmp_path / "build" / "2.ipynb")[0].text == "2500\n"
 
 
 def test_a_fault_ends_what_runs_beside_it(tmp_path):
-    paths = written(tmp_path, "1", "1 / 0", "import time; time.sleep(200)", "print('never')")
-    done = run(*paths, "--into", tmp_path / "build", LAB_STARS="300")
+    paths = written(tmp_path, "1 / 0", "import time; time.sleep(200)", "print('never')", "4")
+    done = run(*paths, "--into", tmp_path / "build", "--at-once=2")
     assert done.returncode == 1
-    assert "2.ipynb, cell 1 of 1 failed" in done.stdout
+    assert "1.ipynb, cell 1 of 1 failed" in done.stdout
     assert not (tmp_path / "build" / "4.ipynb").exists()
 
 

@@ -1,8 +1,8 @@
 """Notebooks and tests as on other machines: this one with other kernels of OpenBLAS, numpy, glibc and torch.
 
-Each personality is a few settings of the environment. First its knob is tried: what it should change in a fresh Python
-has to change, or the personality is refused. Then all notebooks and tests run on a fresh data folder below
-build/portable/. What has passed is not run again as long as the commit is the same; ONLY some may be named.
+Each configuration is a few settings of the environment. First its setting is tried: what it should change in a fresh Python
+has to change, or the configuration is refused. Then all notebooks and tests run on a fresh data folder below
+build/test-matrix/. What has passed is not run again as long as the commit is the same; ONLY some may be named.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILD = ROOT / "build" / "portable"
+BUILD = ROOT / "build" / "test-matrix"
 
 BLAS = "from threadpoolctl import threadpool_info as info; import numpy; show({one.get('architecture') for one in info()})"
 SORT = "import numpy as np; show(np.argsort(np.random.default_rng(1).integers(0, 5, 20000)))"
@@ -28,7 +28,7 @@ TORCH = "import torch; show(torch.backends.cpu.get_cpu_capability())"
 SHOW = "import hashlib, sys; show = lambda what: print(hashlib.sha1(repr([*what]).encode()).hexdigest());"
 
 AVX512 = "X86_V4 AVX512_ICL AVX512_SPR"
-PERSONALITIES = {  # name: settings, what they change, and the feature of the processor that they need
+CONFIGURATIONS = {  # name: settings, what they change, and the feature of the processor that they need
     "nehalem": ({"OPENBLAS_CORETYPE": "Nehalem"}, BLAS, "sse4_2"),
     "haswell": ({"OPENBLAS_CORETYPE": "Haswell"}, BLAS, "avx2"),
     "skylakex": ({"OPENBLAS_CORETYPE": "SkylakeX"}, BLAS, "avx512f"),
@@ -39,11 +39,11 @@ PERSONALITIES = {  # name: settings, what they change, and the feature of the pr
     "two-threads": ({"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}, THREADS, ""),
     "torch-without-avx": ({"ATEN_CPU_CAPABILITY": "default"}, TORCH, "avx2"),
 }
-NEUTRAL = {name for settings, *_ in PERSONALITIES.values() for name in settings}
+NEUTRAL = {name for settings, *_ in CONFIGURATIONS.values() for name in settings}
 
 
 def environment(settings):
-    """The environment without any knob, and then with these."""
+    """The environment without any such setting, and then with these."""
     return {name: value for name, value in os.environ.items() if name not in NEUTRAL} | settings
 
 
@@ -57,8 +57,8 @@ def fingerprint(script, settings):
 
 
 def refusal(name):
-    """Why a personality cannot be had here: "" if its knob works, "the same as ..." if this machine is like that."""
-    settings, script, feature = PERSONALITIES[name]
+    """Why a configuration cannot be had here: "" if its setting works, "the same as ..." if this machine is like that."""
+    settings, script, feature = CONFIGURATIONS[name]
     if feature and feature not in processor():
         return f"this processor has no {feature}"
     if script == THREADS:
@@ -66,7 +66,7 @@ def refusal(name):
         return (
             ""
             if fingerprint(script, settings) != fingerprint(script, other)
-            else "THE KNOB DOES NOTHING"
+            else "THE SETTING CHANGES NOTHING"
         )
     if fingerprint(script, settings) != fingerprint(script, {}):
         return ""
@@ -74,7 +74,7 @@ def refusal(name):
         script, {"OPENBLAS_CORETYPE": "Prescott"}
     ):
         return "the same as this machine without settings"
-    return "THE KNOB DOES NOTHING"
+    return "THE SETTING CHANGES NOTHING"
 
 
 def processor():
@@ -83,11 +83,11 @@ def processor():
 
 
 def run(name, paths, data=None):
-    """Run pytest as one personality, by default on fresh data, which go if all passes; returns a row of the table."""
+    """Run pytest as one configuration, by default on fresh data, which go if all passes; returns a row of the table."""
     folder = BUILD / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    settings = PERSONALITIES[name][0] | {"LAB_DATA": str(data or folder / "data")}
+    settings = CONFIGURATIONS[name][0] | {"LAB_DATA": str(data or folder / "data")}
     command = [
         sys.executable,
         "-m",
@@ -131,26 +131,26 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("only", nargs="*", help=f"some of: {', '.join(PERSONALITIES)}")
+    parser.add_argument("only", nargs="*", help=f"some of: {', '.join(CONFIGURATIONS)}")
     parser.add_argument(
         "--paths", nargs="+", default=[], help="what pytest runs: all, if none is named"
     )
     parser.add_argument(
         "--data", type=Path, help="a data folder that another machine has filled, for a fresh one"
     )
-    parser.add_argument("--knobs", action="store_true", help="try the knobs and run nothing")
+    parser.add_argument("--settings", action="store_true", help="try the settings and run nothing")
     options = parser.parse_args()
-    if unknown := set(options.only) - set(PERSONALITIES):
+    if unknown := set(options.only) - set(CONFIGURATIONS):
         parser.error(f"there is no {', '.join(unknown)}")
     memory = BUILD / "results.json"
     results = json.loads(memory.read_text()) if memory.exists() else {}
     rows = {}
-    for name in options.only or PERSONALITIES:
+    for name in options.only or CONFIGURATIONS:
         key = f"{name} {state()} {options.data or ''} {' '.join(options.paths)}"
         if why := refusal(name):
             rows[name] = {"passed": "NOTHING" not in why, "result": why, "minutes": 0}
-        elif options.knobs:
-            rows[name] = {"passed": True, "result": "the knob works", "minutes": 0}
+        elif options.settings:
+            rows[name] = {"passed": True, "result": "the setting works", "minutes": 0}
         else:
             print(f"{name} ... ({BUILD / name}/log.txt)", flush=True)
             rows[name] = results.get(key) or run(
