@@ -18,13 +18,16 @@ what libraries say on stderr that is no warning and no error. Images are not com
 """
 
 import re
+from collections import defaultdict
 from decimal import Decimal
 from difflib import SequenceMatcher
 from itertools import islice
 
+import nbformat
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
 
+import claims
 from run_notebooks import without_bars
 
 TOKEN = re.compile(
@@ -157,11 +160,33 @@ class Cell(IPyNbCell):
         ]
 
 
+class Claims(IPyNbCell):
+    """The last test of a notebook: each number that its prose states is that of its variables."""
+
+    def runtest(self):
+        super().runtest()
+        text = "".join(out.get("text", "") for out in self.test_outputs)
+        found = list(claims.faults(self.parent.nb, claims.rows_in(text)))
+        if claims.MARK not in text:
+            found.append(f"the claims could not be read: {text[-500:]}")
+        if found:
+            self.comparison_traceback = found
+            self.raise_cell_error("\n".join(["the prose is not what the notebook found:", *found]))
+
+
 class Notebook(IPyNbFile):
     def collect(self):
+        number = 0
         for cell in super().collect():
             yield Cell.from_parent(
                 self, name=cell.name, cell_num=cell.cell_num, cell=cell.cell, options=cell.options
+            )
+            number = cell.cell_num + 1
+        if claims.claims_file(self.path.stem).is_file():
+            code = nbformat.v4.new_code_cell(claims.kernel_code(self.path.stem))
+            options = defaultdict(bool, check=False)
+            yield Claims.from_parent(
+                self, name="claims", cell_num=number, cell=code, options=options
             )
 
 
