@@ -57,6 +57,7 @@ def gather(source):
     pages = [name for name in PAGES if (ROOT / "docs" / f"{name}.md").exists()]
     for path in [ROOT / "docs" / f"{name}.md" for name in pages] + [ROOT / "docs" / "conf.py"]:
         shutil.copy(path, source)
+    shutil.copytree(ROOT / "docs" / "static", source / "static")
     readme = re.sub(
         r"(?<!!)\[([^]]+)\]\((?!\w+:)([^)#]+)\)", _link, (ROOT / "README.md").read_text()
     )
@@ -83,13 +84,12 @@ def _link(match):
 
 
 def modules():
-    """Names of the modules that have public names, the package's own first."""
-    paths = sorted((ROOT / "labtools").rglob("*.py"), key=lambda path: (len(path.parts), path))
-    names = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for path in paths
-    ]
-    return [name for name in names[1:] if hasattr(importlib.import_module(name), "__all__")]
+    """Names of the modules that have public names: those of labtools first, then those of each package."""
+    names = []
+    for package in ("labtools", "apogee_archive", "mock_survey", "survey_batch", "lab_course"):
+        folder = ROOT / package if package == "labtools" else ROOT / "packages" / package
+        names += [f"{package}.{path.stem}" for path in sorted(folder.glob("[a-z]*.py"))]
+    return [name for name in names if hasattr(importlib.import_module(name), "__all__")]
 
 
 def section(module):
