@@ -24,12 +24,17 @@ def main(arguments=None):
         "clean-old", help="remove cached versions that newer ones have replaced, and leftovers"
     )
     commands.add_parser("student", help="write the student version of the notebooks")
+    commands.add_parser("course", help="write an nbgrader assignment, and a bundle for students")
     commands.add_parser("handin", help="write the checkpoint PDFs and the write-up")
     options, rest = parser.parse_known_args(arguments)
     if options.command == "doctor":
         from lab_course import doctor
 
         return doctor.main(network=not options.offline, verify=options.verify)
+    if options.command == "course":
+        from lab_course import course
+
+        return course.main(rest)
     if options.command == "student":
         from lab_course import student
 

@@ -1,68 +1,124 @@
-"""Write the student version of the notebooks: prose and questions stay, solutions and written answers go.
+"""Notebooks for students: prose, questions and checks stay; solutions and written answers go.
 
-The notebooks say themselves what is what, in the metadata of their cells:
+The notebooks of the lab say themselves what is what:
 
-- tag `solution`: a code cell that becomes a stub. Imports, signatures and the names that later cells need stay.
-- tag `answer`: a Markdown cell in the student's own words. Its `lab.ask` is a question to answer *before* the cell
-  above it is run.
-- tag `check`: a code cell that judges the numbers of the solution above it; it stays, and gives `lab.points`.
+- ``### BEGIN SOLUTION`` and ``### END SOLUTION`` in a code cell stand around what a student is to write.
+- The tag ``solution`` marks a cell that is a solution as a whole.
+- The tag ``answer``, or a Markdown cell that begins with ``**Answer.**``, is an answer in the student's own words.
+- The tag ``check`` marks a code cell that judges the numbers above it; ``lab.points`` in its metadata are its points.
 
-The cells carry the metadata of nbgrader, so that the folder is the source of an nbgrader assignment.
+`student_version` makes what a student gets; `course_version` makes the source of an nbgrader assignment, from which
+nbgrader makes the same. In both, the names that later cells need stay as ``name = ...``.
 """
 
 import argparse
 import ast
 import copy
-import shutil
+import re
 from pathlib import Path
 
 import nbformat
 
-ROOT = Path(__file__).resolve().parents[2]
-TURN = "...  # your turn"
+from apogee_archive.settings import checkout
+
+__all__ = ["course_version", "student_version", "write_missing"]
+
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+PLACEHOLDER = "...  # your turn"
+ANSWER = "*Your answer: replace this line.*"
+POINTS = {"check": 1, "answer": 2}
+"""Points of a cell where its metadata (`lab.points`) do not say other ones."""
 
 
 def student_version(notebook, stem):
-    """The notebook without outputs, solutions and answers."""
-    cells = []
-    for number, cell in enumerate(copy.deepcopy(notebook.cells)):
-        tags = cell.metadata.get("tags", [])
-        lab = cell.metadata.pop("lab", {})
-        name = f"{stem[:2]}-{number:02d}"
+    """The notebook as a student gets it, without outputs, solutions and answers.
+
+    Parameters
+    ----------
+    notebook : nbformat.NotebookNode
+        A notebook of the lab.
+    stem : str
+        Its file name without ending, such as ``"04_cross_validation"``.
+
+    Returns
+    -------
+    nbformat.NotebookNode
+        A new notebook; the one given is not changed.
+    """
+    return _prepared(notebook, stem, keep_solutions=False)
+
+
+def course_version(notebook, stem):
+    """The notebook as the source of an nbgrader assignment: solutions stay, between nbgrader's marks.
+
+    The arguments are those of `student_version`.
+    """
+    return _prepared(notebook, stem, keep_solutions=True)
+
+
+def kind_of(cell):
+    """What a cell is to a student: "solution", "answer", "check", or "" for anything else."""
+    tags = cell.metadata.get("tags", [])
+    if cell.cell_type == "code":
+        if "check" in tags:
+            return "check"
+        return "solution" if "solution" in tags or BEGIN in cell.source else ""
+    return "answer" if "answer" in tags or cell.source.startswith("**Answer.**") else ""
+
+
+def _prepared(notebook, stem, keep_solutions):
+    cells, counts = [], {}
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    code_seen = 0
+    for cell in copy.deepcopy(notebook.cells):
+        lab, kind = cell.metadata.pop("lab", {}), kind_of(cell)
         if cell.cell_type == "code":
+            code_seen += 1
             cell.update(outputs=[], execution_count=None)
-        if "solution" in tags:
-            cell.source = stub(
-                cell.source, [later.source for later in notebook.cells[number + 1 :]]
-            )
-            cell.metadata["nbgrader"] = graded(name, solution=True)
-        elif "check" in tags:
-            cell.metadata["nbgrader"] = graded(name, points=lab.get("points", 1), locked=True)
-        elif "answer" in tags:
-            cell.source = "*Your answer.*"
-            cell.metadata["nbgrader"] = graded(name, points=lab.get("points", 1), solution=True)
+        # Ids count cells of a kind, so that they stay when prose is added elsewhere in the notebook
+        counts[kind] = counts.get(kind, 0) + 1
+        name = f"{stem[:2]}-{kind}-{counts[kind]:02d}"
+        points = lab.get("points", POINTS.get(kind))
+        if kind == "solution":
+            cell.source = _task(cell.source, sources[code_seen:], keep_solutions)
+            cell.metadata["nbgrader"] = _graded(name, solution=True)
+        elif kind == "check":
+            if keep_solutions:
+                cell.source = _with_hidden_test(cell.source)
+            cell.metadata["nbgrader"] = _graded(name, points=points, locked=True)
+        elif kind == "answer":
+            if not keep_solutions:
+                cell.source = ANSWER
+            cell.metadata["nbgrader"] = _graded(name, points=points, solution=True)
         if "ask" in lab:
-            cells.insert(
-                place_to_ask(cells),
-                nbformat.v4.new_markdown_cell(
-                    f"**Predict, then look.** {lab['ask']}", id=f"ask-{name}"
-                ),
-            )
+            question = f"**Predict, then look.** {lab['ask']}"
+            asked = nbformat.v4.new_markdown_cell(question, id=f"ask-{stem[:2]}-{len(cells)}")
+            cells.insert(_before_last_code(cells), asked)
         cells.append(cell)
-    return nbformat.v4.new_notebook(
-        cells=cells, metadata={k: notebook.metadata[k] for k in ("kernelspec", "language_info")}
-    )
+    about = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
+    return nbformat.v4.new_notebook(cells=cells, metadata=about)
 
 
-def place_to_ask(cells):
-    """Before the last code cell, whose result the question is about."""
-    return next(
-        (n for n in range(len(cells) - 1, -1, -1) if cells[n].cell_type == "code"), len(cells)
-    )
+def _with_hidden_test(source):
+    """A check that is made again with the lab's own checks, whatever a notebook has put in their place."""
+    last = ast.unparse(ast.parse(source).body[-1])
+    hidden = [
+        "import importlib",
+        "import lab_course.checks as checks",
+        "importlib.reload(checks)",
+        last,
+    ]
+    return "\n".join([source, "### BEGIN HIDDEN TESTS", *hidden, "### END HIDDEN TESTS"])
 
 
-def graded(name, points=None, solution=False, locked=False):
-    """Metadata of a cell for nbgrader (schema 3)."""
+def _before_last_code(cells):
+    """The place before the last code cell, whose result a question is about."""
+    places = [number for number, cell in enumerate(cells) if cell.cell_type == "code"]
+    return places[-1] if places else len(cells)
+
+
+def _graded(name, points=None, solution=False, locked=False):
+    """The metadata of a cell for nbgrader (its schema 3)."""
     about = {
         "grade": points is not None,
         "grade_id": name,
@@ -74,62 +130,111 @@ def graded(name, points=None, solution=False, locked=False):
     return about | ({"points": points} if points is not None else {})
 
 
-def stub(source, later):
-    """What is left of a solution: imports, signatures, and the names that later cells use, to be filled in."""
-    wanted = set().union(*map(names_read, later))
-    lines = ["# Your turn."]
-    for node in ast.parse(source).body:
+def _task(source, later, keep_solution):
+    """A solution cell as a task: what stands outside the marks, and stubs in the place of what is inside."""
+    if BEGIN not in source:
+        source = f"{BEGIN}\n{source}\n{END}"
+    parts = re.split(rf"^[ \t]*{BEGIN}\n(.*?)\n?[ \t]*{END}$", source, flags=re.S | re.M)
+    # re.split alternates between what is outside (even places) and inside (odd places) the marks
+    outside = "\n".join(parts[::2])
+    for place in range(1, len(parts), 2):
+        solution = parts[place]
+        task = _stub(solution, [*later, outside])
+        parts[place] = f"{task}\n{BEGIN}\n{solution}\n{END}" if keep_solution else task
+    return "".join(parts).strip("\n")
+
+
+def _stub(solution, later):
+    """Imports, signatures, and the names that later cells read, to be filled in."""
+    indent = re.match(r"[ \t]*", solution)[0]
+    if indent:  # the body of a function whose signature stands outside the marks
+        return f"{indent}{PLACEHOLDER}"
+    wanted = set().union(*map(_names_read, later)) if later else set()
+    lines = []
+    for node in ast.parse(_without_magics(solution)).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            lines.append(ast.get_source_segment(source, node))
-        elif isinstance(node, ast.FunctionDef):
-            lines += signature(node)
+            lines.append(ast.unparse(node))
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            lines += _signature(node)
         else:
-            names = [
-                n.id
-                for n in ast.walk(node)
-                if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-            ]
-            lines += [
-                f"{name} = {TURN}"
-                for name in dict.fromkeys(names)
-                if name in wanted and f"{name} = {TURN}" not in lines
-            ]
-    return "\n".join(lines)
+            stored = (n for n in ast.walk(node) if isinstance(n, ast.Name))
+            names = [n.id for n in stored if isinstance(n.ctx, ast.Store) and n.id in wanted]
+            lines += [f"{name} = {PLACEHOLDER}" for name in dict.fromkeys(names)]
+    return "\n".join(dict.fromkeys(lines)) or PLACEHOLDER
 
 
-def signature(node):
-    """Head and docstring of a function."""
+def _signature(node):
+    """The head of a function, or of a class and its methods, with its docstring."""
     doc = [f'    """{ast.get_docstring(node)}"""'] if ast.get_docstring(node) else []
-    return ["", "", f"def {node.name}({ast.unparse(node.args)}):", *doc, f"    {TURN}", ""]
+    if isinstance(node, ast.ClassDef):
+        bases = ", ".join(map(ast.unparse, node.bases))
+        return [f"class {node.name}({bases}):", *doc, f"    {PLACEHOLDER}"]
+    return [f"def {node.name}({ast.unparse(node.args)}):", *doc, f"    {PLACEHOLDER}"]
 
 
-def names_read(source):
-    """Names that a code cell reads; none for prose."""
-    try:
-        return {
-            n.id
-            for n in ast.walk(ast.parse(source))
-            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
-        }
-    except SyntaxError:
-        return set()
+def _names_read(source):
+    """Names that a code cell reads."""
+    tree = ast.parse(_without_magics(source))
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
+def _without_magics(source):
+    """Code without IPython's own lines, which Python's grammar does not know."""
+    return re.sub(r"^([ \t]*)[%!].*$", r"\1pass", source, flags=re.M)
+
+
+def write_missing(folder, texts):
+    """Write files that are not there yet, or that nobody has changed; keep all others.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where the files go. A hidden file beside them remembers what was written.
+    texts : dict of str to str
+        File name and content.
+
+    Returns
+    -------
+    list of str
+        Names of the files that were kept because they have been changed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_missing(folder, {"a.txt": "first"})
+    []
+    >>> _ = (folder / "a.txt").write_text("my own work")
+    >>> write_missing(folder, {"a.txt": "second"}), (folder / "a.txt").read_text()
+    (['a.txt'], 'my own work')
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = []
+    for name, text in texts.items():
+        path, original = folder / name, folder / f".{name}.original"
+        changed = path.exists() and not (
+            original.exists() and original.read_bytes() == path.read_bytes()
+        )
+        if changed and path.read_text(encoding="utf-8") != text:
+            kept.append(name)
+            continue
+        path.write_text(text, encoding="utf-8")
+        original.write_text(text, encoding="utf-8")
+    return kept
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--into",
-        type=Path,
-        default=ROOT / "build" / "student",
-        help="folder of the student version",
-    )
+    """Write the student version of all notebooks of the assignments; work that is there is kept."""
+    parser = argparse.ArgumentParser(prog="make student", description=main.__doc__)
+    root = checkout() or Path.cwd()
+    parser.add_argument("--into", type=Path, default=root / "build" / "student")
     folder = parser.parse_args(arguments).into
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        nbformat.write(student_version(nbformat.read(path, 4), path.stem), folder / path.name)
-        print(folder / path.name)
-
-
-if __name__ == "__main__":
-    main()
+    texts = {}
+    for path in sorted((root / "notebooks").glob("0[1-8]*.ipynb")):
+        notebook = student_version(nbformat.read(path, 4), path.stem)
+        texts[path.name] = nbformat.writes(notebook) + "\n"
+    kept = write_missing(folder, texts)
+    print(f"{len(texts) - len(kept)} notebooks written to {folder}")
+    if kept:
+        print("kept, because they have been changed: " + ", ".join(kept))
+    return 0
