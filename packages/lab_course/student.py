@@ -63,7 +63,11 @@ def kind_of(cell):
         if "check" in tags:
             return "check"
         return "solution" if "solution" in tags or BEGIN in cell.source else ""
-    return "answer" if "answer" in tags or cell.source.startswith("**Answer.**") else ""
+    return (
+        "answer"
+        if "answer" in tags or cell.source.startswith(("**Answer.**", "**Abstract.**"))
+        else ""
+    )
 
 
 def _prepared(notebook, stem, keep_solutions):
