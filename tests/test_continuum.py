@@ -10,14 +10,14 @@ from numpy.polynomial import Chebyshev
 
 from labtools import continuum as room
 from labtools.continuum import find_continuum_pixels, normalize, running_quantile
-from labtools.spectra import GRID, WAVELENGTH, cap_snr, chips, resample
+from labtools.spectra import CHIPS, GRID, WAVELENGTH, cap_snr, chips, resample
 
 DIMS = ("star", "wavelength")
 
 
 @pytest.fixture
 def pixels():
-    """A map like the course's: every tenth pixel, none in the outer 100 pixels of the green chip."""
+    """A map like the course's: every tenth pixel, none in the outer 100 of the green chip."""
     trusted = np.arange(GRID.size) % 10 == 0
     trusted[2920:3020] = trusted[5220:5320] = False
     return xr.DataArray(trusted, coords={"wavelength": WAVELENGTH[GRID]})
@@ -267,3 +267,65 @@ def test_continuum_pixels_are_those_that_do_not_change():
     expected = np.ones(400, bool)
     expected[50:250] = expected[300:310] = False
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_map_on_all_pixels_has_a_polynomial_for_each_chip(pixels):
+    """Some courses hand out a map on the survey's own grid, which runs across the gaps."""
+    trusted = np.zeros(WAVELENGTH.size, bool)
+    trusted[GRID] = pixels.values
+    everywhere = xr.DataArray(trusted, coords={"wavelength": WAVELENGTH})
+    flux, error = np.zeros((1, WAVELENGTH.size)), np.full((1, WAVELENGTH.size), np.inf)
+    for level, (first, last) in zip((100.0, 160.0, 120.0), CHIPS, strict=True):
+        flux[0, first : last + 1], error[0, first : last + 1] = level, 1.0
+    result = normalize(as_spectra(flux, error), everywhere)
+    seen = result.flux.values[np.isfinite(result.error.values)]
+    assert seen.size == sum(last - first + 1 for first, last in CHIPS)
+    np.testing.assert_allclose(seen, 1, rtol=1e-9)
+
+
+def test_chips_of_other_grids():
+    assert [(c.start, c.stop) for c in chips(WAVELENGTH[GRID])] == [
+        (0, 2920),
+        (2920, 5320),
+        (5320, 7214),
+    ]
+    assert len(chips(WAVELENGTH * (1 + 3e-6))) == 3, "half a pixel away"
+    assert len(chips(WAVELENGTH[4000:4400])) == 1
+    assert len(chips(np.arange(9000.0, 18000.0, 1.1))) == 1, "another instrument's pixels"
+
+
+def test_the_cap_leaves_unusable_pixels_unusable():
+    error = np.array([np.nan, 0.0, -1.0, np.inf, 0.1, 3.0, 0.1])
+    flux = np.array([100.0] * 6 + [np.nan])
+    spectra = as_spectra(np.full(WAVELENGTH.size, 100.0), 3.0).isel(wavelength=slice(7))
+    spectra.flux.values[0], spectra.error.values[0] = flux, error
+    capped = cap_snr(spectra).error.values[0]
+    np.testing.assert_array_equal(capped, [np.inf] * 4 + [0.5, 3.0, np.inf])
+    for limit in (0, -1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="limit"):
+            cap_snr(spectra, limit)
+
+
+def test_one_star_picked_out_is_as_good_as_many(pixels):
+    spectra = as_spectra(smooth(2), 5.0).isel(wavelength=GRID)
+    one, several = spectra.isel(star=1), spectra.isel(star=[1])
+    between = np.sqrt(WAVELENGTH[500:510] * WAVELENGTH[501:511])
+    for wavelength in (WAVELENGTH[GRID][:50], between):
+        xr.testing.assert_identical(resample(one, wavelength), resample(several, wavelength))
+        xr.testing.assert_identical(
+            resample(one, wavelength), resample(several.transpose(), wavelength)
+        )
+    np.testing.assert_array_equal(running_quantile(one), running_quantile(several))
+    np.testing.assert_array_equal(cap_snr(one).error, cap_snr(several).error[0])
+
+
+@pytest.mark.parametrize("degree", [np.int64(2), np.int8(2)])
+def test_options_may_be_numbers_of_numpy(pixels, degree):
+    spectra = as_spectra(smooth(1), 5.0)
+    xr.testing.assert_identical(normalize(spectra, pixels, degree), normalize(spectra, pixels))
+
+
+@pytest.mark.parametrize("clip", [0, -1, np.nan])
+def test_a_clip_that_leaves_nothing_is_refused(pixels, clip):
+    with pytest.raises(ValueError, match="clip"):
+        normalize(as_spectra(smooth(1), 5.0), pixels, clip=clip)

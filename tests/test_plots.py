@@ -1,4 +1,4 @@
-"""What the shared figures draw: gaps stay open, what matters lies on top, colours mean what they say."""
+"""The shared figures: gaps stay open, what matters is on top, colors mean what they say."""
 
 import io
 from base64 import b64decode
@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from labtools import plots
 from labtools.spectra import GRID, WAVELENGTH, chips
@@ -99,3 +100,24 @@ def test_outside_a_notebook_a_figure_is_shown_as_matplotlib_does(monkeypatch, ca
     assert asked == [[1]]
     assert capsys.readouterr().out == ""
     assert plt.get_fignums() == []
+
+
+def test_a_corner_plot_leaves_out_incomplete_rows_and_says_so():
+    rng = np.random.default_rng(0)
+    labels = pd.DataFrame(rng.normal(size=(300, 2)), columns=["fe_h", "mg_fe"])
+    labels.loc[[3, 7], "fe_h"] = np.nan, np.inf
+    figure = plots.plot_corner(labels, SimpleNamespace(title="a survey"))
+    assert figure.get_suptitle() == "298 stars, a survey (2 incomplete left out)"
+    with pytest.raises(ValueError, match="none of the 300 rows"):
+        plots.plot_corner(labels * np.nan, SimpleNamespace(title="a survey"))
+    with pytest.raises(ValueError, match="the same mg_fe"):
+        plots.plot_corner(labels.assign(mg_fe=0.1), SimpleNamespace(title="a survey"))
+
+
+def test_one_star_picked_out_is_drawn():
+    spectra = xr.Dataset(
+        {"flux": ("wavelength", np.ones(WAVE.size)), "error": ("wavelength", np.ones(WAVE.size))},
+        coords={"star": "2M01", "wavelength": WAVE},
+    )
+    ax = plots.plot_spectrum(spectra, "2M01")
+    assert np.nansum(ax.lines[0].get_ydata()) == WAVE.size

@@ -162,3 +162,64 @@ def test_bias_and_scatter_of_a_known_difference_with_one_outlier():
     assert table.loc["fe_h"].to_list() == pytest.approx([-0.05, -0.05, 0.02, 0.02], rel=0.05)
     with pytest.raises(KeyError):
         bias_and_scatter(fit, reference.drop("s3"), ["teff"])
+
+
+def test_apogee_id_as_a_column_names_the_star():
+    """As any read_csv, reset_index or merge leaves it."""
+    table = pd.concat([catalog(a={"snr": 80}), catalog(a={"snr": 90}), catalog(b={})])
+    flat = table.reset_index()
+    assert len(select_giants(flat)) == len(select_giants(table)) == 2
+    assert select_giants(flat).snr.tolist() == select_giants(table).snr.tolist()
+    assert flat.apogee_id[select_giants(flat).index].tolist() == ["a", "b"]
+
+
+def test_a_catalog_that_does_not_name_its_stars_is_refused():
+    with pytest.raises(ValueError, match="index it by apogee_id"):
+        select_giants(catalog(a={}, b={}).reset_index(drop=True))
+
+
+def test_bytes_and_padding_do_not_make_another_star():
+    table = pd.concat([catalog(a={"snr": 80}), catalog(**{"a ": {"snr": 90}})])
+    assert select_giants(table).snr.tolist() == [90]
+    groups = split_by_star([b"a", "a ", "b", "a"], seed=0)
+    assert sorted(map(list, groups)) == [["a", "a", "a"], ["b"]]
+
+
+@pytest.mark.parametrize("form", [set, dict.fromkeys, np.array, tuple, lambda s: np.array(s, "S")])
+def test_stars_in_any_collection(form):
+    stars = [f"s{number}" for number in range(20)]
+    groups = split_by_star(form(stars), seed=3)
+    expected = split_by_star(stars, seed=3)
+    assert [set(group) for group in groups] == [set(group) for group in expected]
+
+
+def test_numbers_straight_from_a_fits_table():
+    native = catalog(good={}, dwarf={"logg": 4.5}, other={"snr": 70.0})
+    swapped = pd.DataFrame(
+        {
+            name: native[name].to_numpy().astype(native[name].dtype.newbyteorder(">"))
+            for name in native
+        },
+        index=native.index,
+    )
+    assert select_giants(swapped).equals(select_giants(native))
+    assert count_cuts(swapped).equals(count_cuts(native))
+    assert bias_and_scatter(swapped, native).equals(bias_and_scatter(native, native))
+
+
+def test_a_flag_that_is_missing_is_not_read_as_bits():
+    table = catalog(a={}, b={"extratarg": np.nan})
+    with pytest.raises(ValueError, match="extratarg is missing in 1 rows"):
+        select_giants(table)
+
+
+def test_standard_errors_are_those_of_a_normal_distribution():
+    rng = np.random.default_rng(6)
+    stars = [f"s{number}" for number in range(1000)]
+    reference = pd.DataFrame({"teff": np.zeros(1000)}, index=stars)
+    fit = pd.DataFrame({"teff": rng.normal(0, 10, 1000)}, index=stars)
+    row = bias_and_scatter(fit, reference, ["teff"], resamples=400).loc["teff"]
+    assert row["mean_err"] == pytest.approx(10 / 1000**0.5, rel=0.15)
+    assert row["std_err"] == pytest.approx(10 / 2000**0.5, rel=0.2)
+    plain = bias_and_scatter(fit, reference, ["teff"]).loc["teff"]
+    assert row[plain.index].equals(plain)
