@@ -1194,9 +1194,8 @@ def quadratic_forms(
         weighted = weight * flux
         a = _symmetric(weight @ products, columns.shape[1])  # all stars in one matrix product
         b, c = weighted @ columns, np.vecdot(weighted, flux)
-        yield QuadraticForms(
-            *_integrate_out(a, b, c, terms), n_pixels=np.count_nonzero(weight, axis=1)
-        )
+        n_pixels = np.count_nonzero(weight, axis=1)
+        yield QuadraticForms(*_integrate_out(a, b, c, terms), n_pixels)
 
 
 def _integrate_out(a, b, c, terms):

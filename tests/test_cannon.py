@@ -1,4 +1,4 @@
-"""The Cannon against plain references: typed-out numbers, a loop over a grid, scipy, and known truth."""
+"""The Cannon against plain references: typed-out numbers, a grid, scipy, and known truth."""
 
 import io
 import tracemalloc
@@ -147,7 +147,7 @@ def test_scatter_and_coefficients_are_those_of_the_labs_grid(taught, pixel):
 
 
 def test_the_slope_of_the_likelihood_vanishes_at_every_pixel(taught):
-    """Also where the grid test does not look: at s² > 0 the slope is zero, at s² = 0 it points down."""
+    """Also where the grid does not look: at s² > 0 the slope is zero, at s² = 0 it is negative."""
     spectra, labels, model = taught
     residual = spectra.flux.values - model.predict(labels).values
     w = np.where(np.isfinite(spectra.error), 1 / (spectra.error.values**2 + model.s2), 0)
@@ -159,7 +159,7 @@ def test_the_slope_of_the_likelihood_vanishes_at_every_pixel(taught):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_uneven_errors_and_few_stars_are_trained_to_the_maximum(seed):
-    """Where errors differ a hundredfold and coefficients are many, steps that are too long must not run away."""
+    """With errors that differ a hundredfold and many coefficients, long steps must not diverge."""
     model, rng = made_up_cannon(3, pixels=120), np.random.default_rng(seed)
     spectra, labels = made_up_stars(model, 60, snr=1000, seed=seed)
     spectra["error"] = spectra.error * 10 ** rng.uniform(0, 2.3, spectra.error.shape)
@@ -182,7 +182,7 @@ def test_uneven_errors_and_few_stars_are_trained_to_the_maximum(seed):
 
 
 def test_scatter_is_recovered(taught):
-    """Maximum likelihood takes the T coefficients from the variance: (σ² + s²)(1 - T/N) is what it finds."""
+    """Maximum likelihood loses T degrees of freedom: it finds (σ² + s²)(1 - T/N)."""
     spectra, _, model = taught
     known = np.isfinite(MODEL.s2)
     used = np.isfinite(spectra.error).sum("star").values[known]
