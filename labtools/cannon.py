@@ -1195,7 +1195,8 @@ def quadratic_forms(
         a = _symmetric(weight @ products, columns.shape[1])  # all stars in one matrix product
         b, c = weighted @ columns, np.vecdot(weighted, flux)
         n_pixels = np.count_nonzero(weight, axis=1)
-        yield QuadraticForms(*_integrate_out(a, b, c, terms), n_pixels)
+        a, b, c, log_det = _integrate_out(a, b, c, terms)
+        yield QuadraticForms(a, b, c, log_det, n_pixels)
 
 
 def _integrate_out(a, b, c, terms):

@@ -762,7 +762,7 @@ def test_only_dependent_labels_are_blamed(taught):
 
 def test_fillers_of_minus_999_do_not_teach(taught):
     spectra, labels, _ = taught
-    with pytest.raises(ValueError, match="fillers.*star003"):
+    with pytest.raises(ValueError, match=r"fillers.*star003"):
         Cannon.train(
             spectra, labels.assign(logg=labels.logg.where(labels.index != "star003", -999))
         )
