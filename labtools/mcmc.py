@@ -13,8 +13,13 @@ import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
 
-from labtools.labelspace import some
-from labtools.quadratic import departure, design, monomials, slope_and_curvature
+from labtools.cannon import (
+    centered_design,
+    design,
+    format_names,
+    monomials,
+    slope_and_curvature,
+)
 from labtools.spectra import by_star
 
 __all__ = ["build_model", "diagnose", "flat_priors", "labels_of", "sample", "sample_stars"]
@@ -26,7 +31,7 @@ MARGIN = 0.1  # of the range of the training set, by which priors are longer at 
 
 def flat_priors(cannon):
     """Bounds of uniform priors, a tenth wider at each end than the training set: DataFrame (label; low, high)."""
-    y = cannon.unscaled(cannon.examples)
+    y = cannon.unscaled(cannon.training_labels)
     low, high = y.min(axis=0), y.max(axis=0)
     more = MARGIN * (high - low)
     return pd.DataFrame({"low": low - more, "high": high + more}, index=list(cannon.labels))
@@ -131,7 +136,7 @@ def sample_stars(cannon, spectra, priors=None, modes=None, draws=1000, seed=128)
             y[star] = rng.choice(inside, draws, p=weight / weight.sum())
     failed = np.isfinite(x0).all(axis=1) & (efficiency <= LEAST)
     if failed.any():
-        stars = some(spectra.star.values[failed])
+        stars = format_names(spectra.star.values[failed])
         warnings.warn(
             f"importance resampling fails for {stars}: use NUTS, or wider priors", stacklevel=2
         )
@@ -148,7 +153,7 @@ def _propose(x0, a, r, degree, number, rng):
 
     Its width is the curvature there, or that of Gauss and Newton where the true one is not positive definite.
     """
-    bent = r + a @ departure(
+    bent = r + a @ centered_design(
         x0, degree
     )  # the form about the mean star, as `slope_and_curvature` wants it
     _, gauss_newton, bend = slope_and_curvature(a[None], bent[None], x0[None], degree)

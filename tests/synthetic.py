@@ -21,13 +21,13 @@ def made_up_cannon(labels=5, pixels=400, seed=0, degree=2, reciprocal=()):
     theta = rng.standard_normal((pixels, terms)) * size + np.eye(terms)[0]
     s2 = 1e-5 * (1 + np.sin(np.arange(pixels) / 30) ** 2)
     theta[7], s2[7] = np.eye(terms)[0], np.inf
-    examples = rng.standard_normal((300, labels)).clip(-2.5, 2.5)
+    training_labels = rng.standard_normal((300, labels)).clip(-2.5, 2.5)
     wavelength = np.linspace(15168, 16937, pixels)
     offset, scale = OFFSET[:labels].copy(), SCALE[:labels].copy()
     if "teff" in reciprocal:
         offset[0], scale[0] = 5040 / 4600, 0.06
     return Cannon(
-        NAMES[:labels], offset, scale, wavelength, theta, s2, examples, degree, reciprocal
+        NAMES[:labels], offset, scale, wavelength, theta, s2, training_labels, degree, reciprocal
     )
 
 

@@ -1,4 +1,4 @@
-"""The Cannon against plain references: typed-out numbers, a loop over a grid, scipy, and known truth."""
+"""The Cannon against plain references: typed-out numbers, a grid, scipy, and known truth."""
 
 import io
 import tracemalloc
@@ -14,10 +14,18 @@ from scipy.optimize import curve_fit
 
 from apogee_archive.errors import CorruptFileError
 from labtools import cannon as room
-from labtools.cannon import Cannon, design, design_slopes, ridge_scores
+from labtools.cannon import (
+    Cannon,
+    centered_design,
+    design,
+    design_slopes,
+    example_stars,
+    fit_pixels,
+    quadratic_forms,
+    ridge_scores,
+    slope_and_curvature,
+)
 from labtools.coverage import nuisance_components
-from labtools.quadratic import joined, quadratic_forms, slope_and_curvature
-from labtools.trainer import chunks
 from synthetic import made_up_cannon, made_up_stars
 
 KINDS = [(1, ()), (2, ()), (2, ("teff",)), (3, ()), (3, ("teff",))]
@@ -139,7 +147,7 @@ def test_scatter_and_coefficients_are_those_of_the_labs_grid(taught, pixel):
 
 
 def test_the_slope_of_the_likelihood_vanishes_at_every_pixel(taught):
-    """Also where the grid test does not look: at s² > 0 the slope is zero, at s² = 0 it points down."""
+    """Also where the grid does not look: at s² > 0 the slope is zero, at s² = 0 it is negative."""
     spectra, labels, model = taught
     residual = spectra.flux.values - model.predict(labels).values
     w = np.where(np.isfinite(spectra.error), 1 / (spectra.error.values**2 + model.s2), 0)
@@ -151,7 +159,7 @@ def test_the_slope_of_the_likelihood_vanishes_at_every_pixel(taught):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_uneven_errors_and_few_stars_are_trained_to_the_maximum(seed):
-    """Where errors differ a hundredfold and coefficients are many, steps that are too long must not run away."""
+    """With errors that differ a hundredfold and many coefficients, long steps must not diverge."""
     model, rng = made_up_cannon(3, pixels=120), np.random.default_rng(seed)
     spectra, labels = made_up_stars(model, 60, snr=1000, seed=seed)
     spectra["error"] = spectra.error * 10 ** rng.uniform(0, 2.3, spectra.error.shape)
@@ -174,7 +182,7 @@ def test_uneven_errors_and_few_stars_are_trained_to_the_maximum(seed):
 
 
 def test_scatter_is_recovered(taught):
-    """Maximum likelihood takes the T coefficients from the variance: (σ² + s²)(1 - T/N) is what it finds."""
+    """Maximum likelihood loses T degrees of freedom: it finds (σ² + s²)(1 - T/N)."""
     spectra, _, model = taught
     known = np.isfinite(MODEL.s2)
     used = np.isfinite(spectra.error).sum("star").values[known]
@@ -221,8 +229,9 @@ def test_fits_agree_with_scipy(taught, kind):
 def test_the_quadratic_form_is_the_sum_over_pixels(taught):
     model = taught[2]
     spectra, truth = made_up_stars(model, 5, seed=3)
-    parts = quadratic_forms(model.theta, model.s2, chunks(spectra, 2), model.theta.shape[1])
-    a, b, c, _, n_pixels = joined(parts)
+    chunks = room._star_chunks(spectra, 2)
+    parts = quadratic_forms(model.theta, model.s2, chunks, model.theta.shape[1])
+    a, b, c, _, n_pixels = room._concatenate(parts)
     v = design((truth.to_numpy() - model.offset) / model.scale)
     short = np.einsum("ni,nij,nj->n", v, a, v) - 2 * np.sum(b * v, axis=1) + c
     pull = (spectra.flux - model.predict(truth)) / np.sqrt(spectra.error**2 + model.s2)
@@ -297,8 +306,8 @@ def parts_of(model):
         {"degree": np.array(9)},
         {"degree": np.array([2, 2])},
         {"reciprocal": np.array(["teff"])},
-        {"examples": np.ones(3)},
-        {"examples": np.ones((1, 3))},
+        {"training_labels": np.ones(3)},
+        {"training_labels": np.ones((1, 3))},
         {"wavelength": np.array(3.0)},
         {"more": np.ones(3)},
     ],
@@ -364,7 +373,7 @@ def test_damaged_files_are_refused_or_hold_the_same_numbers():
             continue
         survivors += 1
         np.testing.assert_array_equal(copy.theta, model.theta)
-        np.testing.assert_array_equal(copy.examples, model.examples)
+        np.testing.assert_array_equal(copy.training_labels, model.training_labels)
     assert 0 < survivors < 150
 
 
@@ -393,14 +402,17 @@ def at_star(data, star, value):
         ),
         (lambda s, y: (s, y.assign(logg=2.0)), "same for all stars: logg"),
         (lambda s, y: (s, y.assign(logg=2 * y.teff)), "dependent"),
-        (lambda s, y: (s, y.assign(field="M71", hot=y.teff > 4600)), "no labels: field, hot"),
+        (
+            lambda s, y: (s, y.assign(field="M71", hot=y.teff > 4600)),
+            "not labels, which are numbers: field, hot",
+        ),
         (lambda s, y: (s, y.teff), "DataFrame"),
         (lambda s, y: (s.isel(star=slice(41)), y), "too few"),
         (lambda s, y: (s, pd.concat([y, y.iloc[:1]])), "once"),
         (lambda s, y: (s.assign(error=at_star(s.error, "star007", np.inf)), y), "star007"),
         (
             lambda s, y: (s.assign(error=at_star(s.error, "star007", 1e-30)), y),
-            "errors below.*star007",
+            "errors below.*invalid.*star007",
         ),
         (
             lambda s, y: (s.assign(flux=at_star(s.flux, "star007", 2500.0)), y),
@@ -537,11 +549,11 @@ def test_modes_in_the_fit_are_weights_of_correlated_pixels(taught):
 
 def test_a_selection_of_starting_points_finds_the_same_minima(monkeypatch):
     model = made_up_cannon(5, 200)
-    model = replace(model, examples=np.random.default_rng(1).normal(size=(900, 5)))
+    model = replace(model, training_labels=np.random.default_rng(1).normal(size=(900, 5)))
     spectra, _ = made_up_stars(model, 150, snr=40)
-    assert len(room.spread_out(model.examples)) == 200
+    assert len(room.farthest_points(model.training_labels)) == 200
     few = model.fit(spectra)
-    monkeypatch.setattr(room, "spread_out", lambda examples: examples)
+    monkeypatch.setattr(room, "farthest_points", lambda points: points)
     every, names = model.fit(spectra), list(model.labels)
     off = (few[names] - every[names]).abs() / every[[f"{name}_err" for name in names]].to_numpy()
     assert off.max(axis=None) < 1e-3
@@ -666,3 +678,113 @@ def test_input_that_does_not_fit_the_model(taught):
         model.predict(labels.drop(columns="logg"))
     with pytest.raises(ValueError, match="star001"):
         model.predict(labels.assign(teff=labels.teff.where(labels.index != "star001")))
+
+
+def test_other_wavelengths_have_no_likelihood(taught):
+    spectra, labels, model = taught
+    x0 = model.scaled(labels.to_numpy())
+    shifted = spectra.assign_coords(wavelength=spectra.wavelength + 1)
+    for wrong in (shifted, spectra.isel(wavelength=slice(100))):
+        with pytest.raises(ValueError, match="wavelengths of the model"):
+            model.likelihood(wrong, x0)
+    with pytest.raises(ValueError, match="no star"):
+        model.likelihood(spectra.isel(star=[]), x0[:0])
+
+
+@pytest.mark.parametrize("factor", [100, 0.01, 0, -1])
+def test_spectra_that_are_not_normalized_are_not_fitted(taught, factor):
+    spectra, _, model = taught
+    wrong = spectra.isel(star=slice(3)).copy(deep=True)
+    wrong["flux"][1] = factor * wrong.flux[1]
+    with pytest.raises(ValueError, match="star001 are not normalized"):
+        model.fit(wrong)
+
+
+def test_one_wild_pixel_does_not_make_a_spectrum_unnormalized(taught):
+    spectra, labels, model = taught
+    wild = spectra.copy(deep=True)
+    wild.flux[1, 3], wild.error[1, 3] = 1e6, 0.01
+    assert len(model.fit(wild.isel(star=[0, 1]))) == 2
+    Cannon.train(wild, labels)
+
+
+def test_numbers_in_the_byte_order_of_fits_are_numbers(taught):
+    spectra, labels, model = taught
+    swapped = pd.DataFrame(
+        {name: labels[name].to_numpy().astype(">f8") for name in labels}, labels.index
+    )
+    np.testing.assert_array_equal(Cannon.train(spectra, swapped).theta, model.theta)
+    np.testing.assert_array_equal(model.predict(swapped), model.predict(labels))
+    np.testing.assert_array_equal(model.distance(swapped), model.distance(labels))
+    other = spectra.astype(">f8")
+    np.testing.assert_array_equal(Cannon.train(other, labels).theta, model.theta)
+    pd.testing.assert_frame_equal(model.fit(other), model.fit(spectra))
+
+
+def test_numpy_integers_are_options():
+    spectra, labels = example_stars()
+    plain = Cannon.train(spectra, labels, degree=2)
+    model = Cannon.train(spectra, labels, degree=np.int64(2))
+    assert isinstance(model.degree, int)
+    assert model.to_bytes() == plain.to_bytes()
+    pd.testing.assert_frame_equal(
+        model.fit(spectra, starts=np.int32(2)), plain.fit(spectra, starts=2)
+    )
+    scores = [ridge_scores(spectra, labels, 2, (0,), folds) for folds in (3, np.int64(3))]
+    pd.testing.assert_series_equal(*scores)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "3", None])
+def test_numbers_of_starts_and_folds_are_whole_and_positive(value):
+    spectra, labels = example_stars()
+    with pytest.raises(ValueError, match="starts must be a whole number from 1"):
+        Cannon.train(spectra, labels).fit(spectra, starts=value)
+    with pytest.raises(ValueError, match="folds must be a whole number from 2"):
+        ridge_scores(spectra, labels, 2, (0,), folds=value)
+    with pytest.raises(ValueError, match="degree must be a whole number from 1 to 3"):
+        Cannon.train(spectra, labels, degree=value)
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, -0.7, 1e-9, 12345.678])
+def test_a_constant_label_is_named_whatever_its_value(taught, value):
+    """The standard deviation of 300 equal numbers need not be zero: their mean is rounded."""
+    spectra, labels, _ = taught
+    with pytest.raises(ValueError, match="the same for all stars: mg_fe; leave"):
+        Cannon.train(spectra, labels.assign(mg_fe=value))
+
+
+def test_only_dependent_labels_are_blamed(taught):
+    spectra, labels, _ = taught
+    twice = labels.assign(mg_fe=labels.fe_h + 0.5 * labels.si_fe)
+    with pytest.raises(ValueError, match="the labels fe_h, mg_fe, si_fe are linearly dependent"):
+        Cannon.train(spectra, twice)
+
+
+def test_fillers_of_minus_999_do_not_teach(taught):
+    spectra, labels, _ = taught
+    with pytest.raises(ValueError, match=r"fillers.*star003"):
+        Cannon.train(
+            spectra, labels.assign(logg=labels.logg.where(labels.index != "star003", -999))
+        )
+
+
+def test_one_reciprocal_label_may_be_given_by_its_name(taught):
+    spectra, labels, _ = taught
+    one, several = (Cannon.train(spectra, labels, 1, 0, kind) for kind in ("teff", ["teff"]))
+    assert one.reciprocal == several.reciprocal == ("teff",)
+
+
+def test_the_centered_design_is_the_departure_from_the_mean_star():
+    x = np.random.default_rng(2).normal(size=(6, 4))
+    for degree in (1, 2, 3):
+        expected = design(x, degree) - design(np.zeros(4), degree)
+        np.testing.assert_array_equal(centered_design(x, degree), expected)
+
+
+def test_pixels_are_trained_alone(taught):
+    """A pixel knows nothing of its neighbours, whatever block it falls into."""
+    spectra, _, model = taught
+    few = spectra.isel(wavelength=[3, 77, 200])
+    theta, s2 = fit_pixels(design(model.training_labels), few)
+    np.testing.assert_allclose(theta, model.theta[[3, 77, 200]], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(s2, model.s2[[3, 77, 200]], rtol=1e-7)

@@ -61,7 +61,7 @@ def peak(function):
 def observe(model, number, seed=1, snr=100):
     """Spectra (float32) and labels of stars made from a model, near its training stars: no files."""
     rng = np.random.default_rng(seed)
-    x = model.examples[rng.integers(0, len(model.examples), number)] + 0.1 * rng.standard_normal(
+    x = model.training_labels[rng.integers(0, len(model.training_labels), number)] + 0.1 * rng.standard_normal(
         (number, len(model.labels))
     )
     flux = np.empty((number, model.s2.size), np.float32)

@@ -154,12 +154,15 @@ def _table(cannon, rows, spectra):
     fits, faults = _star_by_star(partial(_fit, cannon), spectra.isel(star=~few))
     lost |= dict.fromkeys(spectra.star.values[few], ("masked out", "too few usable pixels"))
     lost |= {star: ("failed", f"fitting: {why}") for star, why in faults.items()}
-    numbers, flags = ["chi2", "n_pixels", "agree", "distance"], ["converged", "extrapolated"]
+    numbers, flags = (
+        ["chi2", "n_pixels", "n_agreeing_starts", "distance"],
+        ["converged", "extrapolated"],
+    )
     columns = [*cannon.labels, *(f"{name}_err" for name in cannon.labels), *numbers, *flags]
     fitted = pd.concat([pd.DataFrame(columns=columns, dtype=float), *fits], join="inner")
     table = rows[[name for name in own if name in rows]].join(fitted)
     table = table.assign(
-        **table[flags].eq(True), **table[["n_pixels", "agree"]].fillna(0).astype(int)
+        **table[flags].eq(True), **table[["n_pixels", "n_agreeing_starts"]].fillna(0).astype(int)
     )
     status, reason = zip(*(lost.get(star, ("labelled", "")) for star in rows.index), strict=True)
     return table.assign(status=status, reason=reason)

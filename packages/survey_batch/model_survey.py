@@ -35,7 +35,7 @@ class ModelSurvey:
     def catalog(self):
         """One row a star, index `apogee_id`, with the true labels in the units of the model."""
         numbers, cannon = range(self.stars), self.cannon
-        chosen = np.random.default_rng(self.seed).choice(cannon.examples, self.stars)
+        chosen = np.random.default_rng(self.seed).choice(cannon.training_labels, self.stars)
         names = pd.Index([f"made{n:07d}" for n in numbers], name="apogee_id")
         truth = pd.DataFrame(cannon.unscaled(chosen), names, list(cannon.labels))
         return truth.assign(
