@@ -34,9 +34,6 @@ from . import (
 from . import (
     surveys as surveys,
 )
-from . import (
-    training as training,
-)
 from .cannon import Cannon as Cannon
 from .checkpoints import save_figures as save_figures
 from .checkpoints import write_checkpoint as write_checkpoint

@@ -1,4 +1,4 @@
-"""The JWST/APOGEE pair: names, the files' format, safe reading, matching, simulation; real NIRSpec spectra."""
+"""The JWST/APOGEE pair: names, format, safe reading, matching, simulation; real spectra."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,9 @@ from apogee_archive.hdf5_frames import read_frame
 from apogee_archive.jwst_pair import index_of, name_of, read_catalog, read_jwst
 from labtools.jwst import (
     catalog_in_x_h,
+    convolve_to_resolution,
     divide_running_percentile,
+    list_spec1d,
     match,
     radial_velocity,
     read_spec1d,
@@ -334,5 +336,113 @@ def test_spec1d_without_a_spectrum_is_refused(tmp_path):
     from astropy.io import fits
 
     fits.HDUList([fits.PrimaryHDU()]).writeto(tmp_path / "spec1d_x.fits")
-    with pytest.raises(ValueError, match="no optimally extracted spectrum"):
+    with pytest.raises(CorruptFileError, match="no extracted spectrum"):
         read_spec1d(tmp_path / "spec1d_x.fits")
+
+
+def extraction(name, snr, share, kinds=("OPT",), first=10000):
+    """A table of PypeIt: constant counts of a signal-to-noise ratio, of which a share is good."""
+    from astropy.io import fits
+
+    arrays = {
+        "WAVE": ("D", np.linspace(first, first + 8000, 1000)),
+        "COUNTS": ("D", np.full(1000, float(snr))),
+        "COUNTS_IVAR": ("D", np.ones(1000)),
+        "MASK": ("L", np.arange(1000) < share * 1000),
+    }
+    columns = [
+        fits.Column(
+            f"{kind}_{column}",
+            form,
+            array=array / (1 + (kind == "BOX" and column == "COUNTS")) if form == "D" else array,
+        )
+        for kind in kinds
+        for column, (form, array) in arrays.items()
+    ]
+    return fits.BinTableHDU.from_columns(columns, name=name)
+
+
+def spec1d(path, *tables):
+    from astropy.io import fits
+
+    primary = fits.PrimaryHDU(header=fits.Header({"TARGET": "2609_12"}))
+    fits.HDUList([primary, *tables]).writeto(path)
+    return path
+
+
+def test_of_several_extractions_the_user_hears_and_chooses(tmp_path):
+    """S/N 200 in 45 % of the pixels is more than S/N 4 in 60 %: masked pixels are not S/N 0."""
+    names = ["SPAT0011-SLIT0010-MSC01", "SPAT0006-SLIT0010-MSC01"]
+    path = spec1d(
+        tmp_path / "s.fits", extraction(names[1], 4, 0.6), extraction(names[0], 200, 0.45)
+    )
+    with pytest.warns(UserWarning, match=f"taken is {names[0]}.*not {names[1]}.*to choose"):
+        assert read_spec1d(path).flux.max() == 200
+    other = read_spec1d(path, name=names[1])
+    assert other.flux.max() == 4
+    assert other.attrs == {"name": names[1], "extraction": "OPT"}
+    with pytest.raises(KeyError, match=names[0]):
+        read_spec1d(path, name="SPAT0099-SLIT0010-MSC01")
+    table = list_spec1d(path)
+    assert list(table.index) == [(name, "OPT") for name in names]
+    assert table.good.tolist() == [450, 600]
+    assert table.snr.tolist() == [200, 4]
+
+
+def test_spectra_of_two_detectors_are_both_named(tmp_path):
+    path = spec1d(
+        tmp_path / "s.fits",
+        extraction("SPAT0016-SLIT0014-DET01", 50, 1, first=9700),
+        extraction("SPAT0016-SLIT0014-DET02", 90, 1, first=12000),
+    )
+    with pytest.warns(UserWarning, match="DET02.*DET01.*9700-17700"):
+        assert read_spec1d(path).attrs["name"].endswith("DET02")
+    assert float(read_spec1d(path, name="SPAT0016-SLIT0014-DET01").wavelength[0]) == 9700
+
+
+@pytest.mark.filterwarnings("error")
+def test_box_extractions_are_read_if_asked_for_or_alone(tmp_path):
+    name = "SPAT0016-SLIT0014-DET02"
+    both = spec1d(tmp_path / "both.fits", extraction(name, 60, 1, kinds=("OPT", "BOX")))
+    assert read_spec1d(both).flux.max() == 60
+    assert read_spec1d(both, extraction="BOX").flux.max() == 30
+    box = read_spec1d(spec1d(tmp_path / "box.fits", extraction(name, 60, 1, kinds=("BOX",))))
+    assert box.attrs["extraction"] == "BOX"
+
+
+def test_no_velocity_without_overlap():
+    wave = np.arange(15000.0, 16000.0)
+    depth = 1 - 0.2 * np.exp(-0.5 * ((wave - 15500) / 3) ** 2)
+    model = xr.DataArray(depth, dims="wavelength", coords={"wavelength": wave})
+    away = model.assign_coords(wavelength=wave + 2000)
+    with pytest.raises(ValueError, match=r"0 good pixels of the spectrum \(17000 to 17999"):
+        radial_velocity(away, model)
+    with pytest.raises(ValueError, match="0 good pixels"):
+        radial_velocity(model * np.nan, model)
+    with pytest.raises(ValueError, match="does not vary"):
+        radial_velocity(model, model * 0 + 1)
+    with pytest.warns(UserWarning, match="no maximum"):
+        radial_velocity(model.assign_coords(wavelength=wave * (1 + 60 / 299792.458)), model, 40.0)
+
+
+def test_blurring_keeps_the_area_of_a_line_and_cannot_sharpen():
+    wave = 15000 * 10 ** (6e-6 * np.arange(2000))
+    flux = 1 - 0.5 * np.exp(-0.5 * ((np.arange(2000) - 1000) / 2) ** 2)
+    axes = ("star", "wavelength")
+    line = xr.Dataset(
+        {"flux": (axes, flux[None]), "error": (axes, np.full((1, 2000), 0.01))},
+        coords={"star": ["a"], "wavelength": wave},
+    )
+    blurred = convolve_to_resolution(line, 3400, wave)
+    assert float((1 - blurred).sum()) == pytest.approx(float((1 - flux).sum()), rel=1e-3)
+    assert float(1 - blurred.min()) < 0.2
+    for impossible in (22500, 30000, 0):
+        with pytest.raises(ValueError, match="blurring cannot sharpen"):
+            convolve_to_resolution(line, impossible, wave)
+    with pytest.raises(ValueError, match="logarithm"):
+        convolve_to_resolution(line.assign_coords(wavelength=15000 + np.arange(2000.0)), 3400, wave)
+
+
+def test_a_name_twice_is_not_matched(pair):
+    with pytest.raises(ValueError, match="occurs twice in the JWST file"):
+        match(pair.catalog, pd.concat([pair.labels, pair.labels.iloc[:1]]))

@@ -75,7 +75,7 @@ def real(shared_data, tmp_path_factory):
     for file in (shared_data / "course").iterdir():
         shutil.copy(file, folder / "data")
     here = Path(os.environ.get("LAB_DATA") or ROOT / "data")
-    for net in here.glob("cache/*.net"):
+    for net in here.glob("cache/*.safetensors"):
         shutil.copy(net, folder / "data" / "cache")
     config = folder / "config" / "astropy"
     config.mkdir(parents=True)

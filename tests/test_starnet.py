@@ -8,10 +8,17 @@ import xarray as xr
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler
 
-from labtools import starnet, training
+from labtools import starnet
 from labtools.selection import split_by_star
-from labtools.starnet import SmallNet, StarNet, scores
-from labtools.training import Recipe, train
+from labtools.starnet import (
+    SmallNet,
+    StarNet,
+    TrainConfig,
+    augment,
+    scores,
+    should_stop,
+    train,
+)
 
 
 def toy(number, seed, pixels=96, noise=0.002):
@@ -34,7 +41,7 @@ def sets():
     return [*toy(200, 1), *toy(50, 2)]
 
 
-QUICK = Recipe(epochs=6, rate=3e-3, batch=32)
+QUICK = TrainConfig(epochs=6, lr=3e-3, batch_size=32)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +78,7 @@ def test_it_learns(net):
 
 def test_same_seed_same_numbers_other_seed_others(sets, net):
     again = train(*sets, "StarNet", QUICK)
-    other = train(*sets, "StarNet", Recipe(seed=1, epochs=1))
+    other = train(*sets, "StarNet", TrainConfig(seed=1, epochs=1))
     pd.testing.assert_frame_equal(again.predict(sets[2]), net.predict(sets[2]))
     assert other.history.training[0] != net.history.training[0]
 
@@ -80,71 +87,80 @@ def test_interrupted_training_goes_on_to_the_same_end(sets, net, tmp_path, monke
     with monkeypatch.context() as patch:
         interrupted_after(3, patch)
         with pytest.raises(KeyboardInterrupt):
-            train(*sets, "StarNet", QUICK, tmp_path / "c.net")
-    epochs, epoch = [], training._State.epoch
+            train(*sets, "StarNet", QUICK, tmp_path / "c.safetensors")
+    epochs, epoch = [], starnet._Training.epoch
     with monkeypatch.context() as patch:
-        patch.setattr(training._State, "epoch", lambda *rest: epochs.append(1) or epoch(*rest))
-        resumed = train(*sets, "StarNet", QUICK, tmp_path / "c.net")
+        patch.setattr(starnet._Training, "epoch", lambda *rest: epochs.append(1) or epoch(*rest))
+        resumed = train(*sets, "StarNet", QUICK, tmp_path / "c.safetensors")
     assert len(epochs) == QUICK.epochs - 3
     pd.testing.assert_frame_equal(resumed.predict(sets[2]), net.predict(sets[2]), check_exact=True)
-    monkeypatch.setattr(training._State, "epoch", None)  # a finished training is read, not repeated
-    cached = train(*sets, "StarNet", QUICK, tmp_path / "c.net")
+    monkeypatch.setattr(
+        starnet._Training, "epoch", None
+    )  # a finished training is read, not repeated
+    cached = train(*sets, "StarNet", QUICK, tmp_path / "c.safetensors")
     pd.testing.assert_frame_equal(cached.predict(sets[2]), net.predict(sets[2]), check_exact=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["c.net"]
+    assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
 
 
 def interrupted_after(epochs, monkeypatch):
     """Let a training be interrupted in the middle, with its state kept after each epoch."""
-    monkeypatch.setattr(training, "KEEP_EVERY", 0.0)
-    epoch = training._State.epoch
+    monkeypatch.setattr(starnet, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    epoch = starnet._Training.epoch
 
     def interrupted(state, *rest):
         if len(state.history) == epochs:
             raise KeyboardInterrupt
         return epoch(state, *rest)
 
-    monkeypatch.setattr(training._State, "epoch", interrupted)
+    monkeypatch.setattr(starnet._Training, "epoch", interrupted)
 
 
 @pytest.mark.parametrize("kind", ["finished", "unfinished"])
 def test_a_damaged_checkpoint_is_not_used(sets, tmp_path, monkeypatch, kind):
-    """Flipped bits, cuts and further bytes are noticed: the training begins anew and comes to the same end."""
-    path, recipe, rng = tmp_path / "c.net", Recipe(epochs=2, seed=5), np.random.default_rng(0)
-    first = train(*sets, "SmallNet", recipe, path)
+    """Flipped bits, cuts and further bytes are noticed; the training comes to the same end."""
+    path, config, rng = (
+        tmp_path / "c.safetensors",
+        TrainConfig(epochs=2, seed=5),
+        np.random.default_rng(0),
+    )
+    first = train(*sets, "SmallNet", config, path)
     if kind == "unfinished":
         path.unlink()
         with monkeypatch.context() as patch:
             interrupted_after(1, patch)
             with pytest.raises(KeyboardInterrupt):
-                train(*sets, "SmallNet", recipe, path)
-    content, epochs, epoch = path.read_bytes(), [], training._State.epoch
-    monkeypatch.setattr(training._State, "epoch", lambda *rest: epochs.append(1) or epoch(*rest))
+                train(*sets, "SmallNet", config, path)
+    content, epochs, epoch = path.read_bytes(), [], starnet._Training.epoch
+    monkeypatch.setattr(starnet._Training, "epoch", lambda *rest: epochs.append(1) or epoch(*rest))
     for number in range(24):
         at = int(rng.integers(len(content))) if number > 4 else number * 20
         flipped = content[:at] + bytes([content[at] ^ 1 << number % 8]) + content[at + 1 :]
         path.write_bytes([flipped, flipped, content[:at], content + b"x"][number % 4])
-        again = train(*sets, "SmallNet", recipe, path)
+        again = train(*sets, "SmallNet", config, path)
         pd.testing.assert_frame_equal(again.history, first.history, check_exact=True)
-    assert len(epochs) == 24 * recipe.epochs
+    assert len(epochs) == 24 * config.epochs
 
 
-@pytest.mark.parametrize("change", [{"seed": 6}, {"noise": 0.1}, {"rate": 2e-3}])
-def test_a_checkpoint_of_another_recipe_is_not_used(sets, tmp_path, change):
-    first = train(*sets, "SmallNet", Recipe(epochs=1), tmp_path / "c.net")
-    second = train(*sets, "SmallNet", Recipe(epochs=1, **change), tmp_path / "c.net")
+@pytest.mark.parametrize("change", [{"seed": 6}, {"noise": 0.1}, {"lr": 2e-3}])
+def test_a_checkpoint_of_another_config_is_not_used(sets, tmp_path, change):
+    first = train(*sets, "SmallNet", TrainConfig(epochs=1), tmp_path / "c.safetensors")
+    second = train(*sets, "SmallNet", TrainConfig(epochs=1, **change), tmp_path / "c.safetensors")
     assert not second.history.equals(first.history)
 
 
 def test_a_training_that_cannot_be_kept_goes_on(sets, tmp_path):
     (tmp_path / "file").write_text("in the way of a folder")
     with pytest.warns(UserWarning, match="could not be kept"):
-        net = train(*sets, "SmallNet", Recipe(epochs=1), tmp_path / "file" / "c.net")
+        net = train(*sets, "SmallNet", TrainConfig(epochs=1), tmp_path / "file" / "c.safetensors")
     assert len(net.history) == 1
 
 
 def test_pickles_are_no_checkpoints(sets, tmp_path):
-    torch.save({"history": [], "best": {}}, tmp_path / "c.net")
-    assert len(train(*sets, "SmallNet", Recipe(epochs=1), tmp_path / "c.net").history) == 1
+    torch.save({"history": [], "best": {}}, tmp_path / "c.safetensors")
+    assert (
+        len(train(*sets, "SmallNet", TrainConfig(epochs=1), tmp_path / "c.safetensors").history)
+        == 1
+    )
 
 
 def test_pooling_before_the_elu_is_the_published_network():
@@ -158,13 +174,15 @@ def test_pooling_before_the_elu_is_the_published_network():
 
 
 def test_masks_and_noise_make_a_network_that_bears_them(sets, monkeypatch):
-    monkeypatch.setattr(training, "BLOCK", 8)
+    monkeypatch.setattr(starnet, "MASK_BLOCK", 8)
     spectra, labels = toy(300, 6)
     lost = np.random.default_rng(1).random((300, 1)) < 0.5
     damaged = spectra.assign(error=spectra.error.where(~(lost & (np.arange(96) < 48)), np.inf))
-    recipe = {"epochs": 30, "step": 12, "rate": 3e-3, "least": 0.0}
-    plain = train(*sets, "SmallNet", Recipe(**recipe)).predict(damaged)
-    robust = train(*sets, "SmallNet", Recipe(masks=0.6, noise=0.005, **recipe)).predict(damaged)
+    config = {"epochs": 30, "lr_step_size": 12, "lr": 3e-3, "min_delta": 0.0}
+    plain = train(*sets, "SmallNet", TrainConfig(**config)).predict(damaged)
+    robust = train(
+        *sets, "SmallNet", TrainConfig(mask_fraction=0.6, noise=0.005, **config)
+    ).predict(damaged)
     assert scores(robust, labels).rmse.fe_h < scores(plain, labels).rmse.fe_h
 
 
@@ -178,7 +196,9 @@ def test_masked_pixels_do_not_count(net, sets):
 
 def test_labels_are_scaled_as_scikit_learn_does(sets):
     spectra, labels = sets[:2]
-    scaled = starnet.to_targets(spectra, labels, tuple(labels), starnet.scales(spectra, labels))
+    scaled = starnet.to_targets(
+        spectra, labels, tuple(labels), starnet.compute_scale(spectra, labels)
+    )
     np.testing.assert_allclose(scaled, StandardScaler().fit_transform(labels), atol=1e-6)
 
 
@@ -186,7 +206,12 @@ def test_early_stopping_and_best_weights(sets):
     spectra, labels, validation, truth = sets
     nonsense = labels.sample(frac=1, random_state=1).set_axis(labels.index)
     net = train(
-        spectra, nonsense, validation, truth, "SmallNet", Recipe(epochs=40, patience=3, rate=3e-3)
+        spectra,
+        nonsense,
+        validation,
+        truth,
+        "SmallNet",
+        TrainConfig(epochs=40, patience=3, lr=3e-3),
     )
     assert len(net.history) < 40
     scaled = (net.predict(validation) - truth) / net.scale["label_std"]
@@ -228,4 +253,96 @@ def test_bad_input_is_refused(sets, net):
     with pytest.raises(ValueError, match="another wavelength grid"):
         net.predict(shifted)
     with pytest.raises(ValueError, match="try a learning rate below"):
-        train(*sets, "SmallNet", Recipe(rate=1e25))
+        train(*sets, "SmallNet", TrainConfig(lr=1e25))
+
+
+def test_a_checkpoint_is_never_given_to_a_training_with_similar_numbers(sets, tmp_path):
+    """Written without a space, 12 and 5 are the same digits as 1 and 25."""
+    path = tmp_path / "c.safetensors"
+    short = train(*sets, "SmallNet", TrainConfig(epochs=1, patience=25), path)
+    long = train(*sets, "SmallNet", TrainConfig(epochs=12, patience=5), path)
+    assert len(short.history) == 1
+    assert len(long.history) > 5
+
+
+def test_no_epochs_leave_the_network_untrained(sets):
+    """An untrained network shows where training starts; it must not train on and on."""
+    net = train(*sets, "SmallNet", TrainConfig(epochs=0))
+    assert len(net.history) == 0
+    assert np.isnan(net.loss)
+    torch.manual_seed(TrainConfig.seed)
+    fresh = SmallNet(sets[0].sizes["wavelength"], 2)
+    for mine, theirs in zip(net.network.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(mine.cpu(), theirs)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"epochs": 2.5},
+        {"epochs": -1},
+        {"batch_size": 0},
+        {"patience": 0},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"gamma": 2.0},
+        {"mask_fraction": 1.0},
+        {"noise": -0.1},
+    ],
+)
+def test_settings_out_of_range_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        TrainConfig(**bad)
+
+
+def test_unknown_architectures_are_refused(sets):
+    with pytest.raises(ValueError, match="StarNet, SmallNet"):
+        train(*sets, "BigNet", TrainConfig(epochs=1))
+
+
+def test_one_star_that_was_picked_out_is_predicted(net, sets):
+    """`isel(star=0)` drops the dimension; transposed spectra have it last."""
+    right = net.predict(sets[2].isel(star=[0]))
+    pd.testing.assert_frame_equal(net.predict(sets[2].isel(star=0)), right)
+    pd.testing.assert_frame_equal(net.predict(sets[2].transpose()), net.predict(sets[2]))
+
+
+def test_stopping_is_decided_by_the_last_epochs():
+    falling = [1.0, 0.5, 0.2, 0.1]
+    assert not should_stop(falling, patience=2, min_delta=0.05)
+    assert should_stop([*falling, 0.099, 0.098], patience=2, min_delta=0.05)
+    assert not should_stop(falling, patience=4, min_delta=10.0), "no epoch before the last four"
+
+
+def test_a_loop_on_the_page_is_the_training_of_the_package(sets):
+    """Ten lines as in the notebook give the same losses: nothing is hidden in `train`."""
+    spectra, labels, *_ = sets
+    config = TrainConfig(epochs=3, batch_size=32)
+    scale = starnet.compute_scale(spectra, labels)
+    inputs = starnet.to_inputs(spectra, scale)
+    targets = starnet.to_targets(spectra, labels, tuple(labels), scale)
+    torch.manual_seed(config.seed)
+    network = SmallNet(spectra.sizes["wavelength"], 2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
+    generator = torch.Generator().manual_seed(config.seed)
+    losses = []
+    for _ in range(config.epochs):
+        total = 0.0
+        for batch in torch.randperm(len(inputs), generator=generator).split(config.batch_size):
+            loss = torch.nn.functional.mse_loss(network(inputs[batch]), targets[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(batch)
+        losses.append(total / len(inputs))
+    theirs = train(*sets, "SmallNet", config).history.training
+    np.testing.assert_allclose(losses, theirs, rtol=1e-3)
+
+
+def test_noise_and_masks_are_of_the_size_that_was_asked_for():
+    generator = torch.Generator().manual_seed(0)
+    noisy = augment(torch.zeros(400, 500), 0.3, 0.0, generator).std(dim=1)
+    assert float(noisy.max()) < 0.35
+    assert float(noisy.mean()) == pytest.approx(0.15, abs=0.01)
+    masked = (augment(torch.ones(400, 5000), 0.0, 0.6, generator) == 0).float().mean(dim=1)
+    assert float(masked.mean()) == pytest.approx(0.3, abs=0.03)

@@ -1,6 +1,7 @@
-"""How fast the networks are: stars a second, beside the same layers in plain PyTorch, timed in the same run.
+"""How fast the networks are: stars per second, beside the same layers in plain PyTorch.
 
-`python tools/bench_nets.py` prints a table; both times are the shortest of a few.
+`python tools/bench_nets.py` prints a table; both are timed in the same run, and both times are the
+shortest of a few.
 """
 
 import shutil
@@ -14,8 +15,7 @@ from torch import nn
 from bench import timed
 from labtools import open_pair, split_by_star
 from labtools.jwst import match
-from labtools.starnet import StarNet, TrainedNet, device
-from labtools.training import Recipe, train
+from labtools.starnet import StarNet, TrainConfig, TrainedNet, device, train
 
 STARS, PIXELS, LABELS, BATCH = 512, 8192, 3, 64
 
@@ -41,7 +41,7 @@ def plain(outputs=LABELS):
 
 def plain_training(network, flux, labels, batch=BATCH):
     """One epoch as one would write it: Adam, batches in order."""
-    torch.set_flush_denormal(True)  # as in `labtools.training`
+    torch.set_flush_denormal(True)  # as in `labtools.starnet.train`
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for some in torch.split(torch.arange(len(flux)), batch):
         loss = nn.functional.mse_loss(network(flux[some, None]), labels[some])
@@ -86,7 +86,7 @@ def early_stop(epochs=20, stop=8):
         for group in split_by_star(names, 42, parts=(5, 1, 2))
     ]
     losses = train(
-        *sets[0], *sets[1], recipe=Recipe(epochs=epochs, patience=epochs)
+        *sets[0], *sets[1], config=TrainConfig(epochs=epochs, patience=epochs)
     ).history.validation
     early, late = losses[:stop].min(), losses.min()
     yield (
@@ -106,10 +106,10 @@ def rows():
         {"label_mean": 0.0, "label_std": 1.0, "flux_mean": 0.0, "flux_std": [1.0]},
     )
     net = TrainedNet(StarNet(PIXELS, LABELS), tuple(labels), spectra.wavelength.values, scale, None)
-    recipe = Recipe(epochs=1, batch=BATCH)
+    config = TrainConfig(epochs=1, batch_size=BATCH)
     pairs = {
         "training": (
-            lambda: train(spectra, labels, *few, recipe=recipe),
+            lambda: train(spectra, labels, *few, config=config),
             lambda: plain_training(reference, flux, targets),
         ),
         "inference": (lambda: net.predict(spectra), lambda: plain_inference(reference, flux)),
