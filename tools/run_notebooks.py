@@ -31,7 +31,7 @@ FAULTS = (CellExecutionError, CellTimeoutError, DeadKernelError)
 QUIET = [
     "--log-level=ERROR"
 ]  # the kernel warns about encryption, though it talks to this machine alone
-LONG = ("06_mcmc", "07_starnet", "09_whole_survey")
+LONG = ("06_mcmc", "07_starnet", "11_whole_survey")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
