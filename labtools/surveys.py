@@ -3,7 +3,7 @@
 import gzip
 
 from apogee_archive.apstar import parse_apstar, read_apstar
-from apogee_archive.cache import cached
+from apogee_archive.cache import Codec, cached
 from apogee_archive.dr17 import SdssSurvey
 from apogee_archive.jwst_pair import FILES, Pair, read_catalog, read_jwst
 from apogee_archive.settings import data_folders, setting, table
@@ -72,7 +72,7 @@ def normalized_giants(survey, degree=2):
         pixels.wavelength.values, pixels.values, degree,
     )  # fmt: skip
     folders, name = [folder / "cache" for folder in survey.folders], f"normalized-{survey.name}"
-    spectra = cached(folders, name, build, *made_by, keep=lambda made: left_out(made).empty)
+    spectra = cached(folders, name, build, *made_by, should_cache=lambda made: left_out(made).empty)
     return giants.loc[spectra.star.values], spectra
 
 
@@ -88,12 +88,12 @@ def lab_cannon(survey):
         labels.to_numpy(),
         *(teach[x].values for x in ("wavelength", "flux", "error")),
     )
-    folders, form = (
+    folders, codec = (
         [folder / "cache" for folder in survey.folders],
-        (".npz", Cannon.to_bytes, Cannon.from_bytes),
+        Codec(".npz", Cannon.to_bytes, Cannon.from_bytes),
     )
     cannon = cached(
-        folders, f"cannon-{survey.name}", lambda: Cannon.train(teach, labels), *made_by, form=form
+        folders, f"cannon-{survey.name}", lambda: Cannon.train(teach, labels), *made_by, codec=codec
     )
     return cannon, training, validation
 

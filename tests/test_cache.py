@@ -1,4 +1,4 @@
-"""The cache: made once, made again when something changed or broke, never half, and never in the way of a result."""
+"""The cache: made once, made again when something changed or broke, never half, never in the way."""
 
 import errno
 import os
@@ -12,22 +12,32 @@ import pytest
 import xarray as xr
 
 import apogee_archive.cache
-from apogee_archive.cache import UNUSED, atomic_write, cached, cached_folder, hash_key, remove_old
-from apogee_archive.errors import CacheError
+from apogee_archive.cache import (
+    DAY,
+    MANIFEST,
+    Codec,
+    atomic_write,
+    cached,
+    cached_folder,
+    find_superseded,
+    hash_key,
+    verify_manifest,
+    write_manifest,
+)
+from apogee_archive.errors import CacheError, CorruptFileError
 
-HOLD = """
-import sys
-from apogee_archive import cache
-with cache.atomic_write(sys.argv[1]) as part:
-    part.write_text("half")
-    print("writing", flush=True)
-    sys.stdin.read()
-"""
-USE = """
-import sys
-from apogee_archive.cache import cached_folder
-print(cached_folder([sys.argv[1]], sys.argv[2], lambda folder: None), flush=True)
-sys.stdin.read()
+SLOW = """
+import sys, time
+from pathlib import Path
+from apogee_archive.cache import Codec, cached, cached_folder
+folder, calls = Path(sys.argv[1]), Path(sys.argv[2])
+def build(*_):
+    with open(calls, "a") as file:
+        file.write("called\\n")
+    time.sleep(1)
+    return "result"
+print(cached([folder], "x", build, 1, codec=Codec(".txt", str.encode, bytes.decode)))
+cached_folder([folder], "y-v1", build)
 """
 FILL = """
 import resource, sys
@@ -54,25 +64,6 @@ def build():
 
     build.calls = 0
     return build
-
-
-@pytest.fixture
-def running():
-    """Start Python on a script, with arguments; returns the process after its first line. All are ended afterwards."""
-    processes = []
-
-    def start(script, *arguments):
-        command = [sys.executable, "-c", script, *map(str, arguments)]
-        processes.append(
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        )
-        assert processes[-1].stdout.readline()
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        with process:
-            process.kill()
 
 
 def names(folder):
@@ -145,15 +136,41 @@ def test_any_flipped_byte_is_noticed(tmp_path, build):
 
 
 def test_what_is_not_worth_keeping_is_not_kept(tmp_path, build):
-    cached([tmp_path], "x", build, keep=lambda made: False)
+    cached([tmp_path], "x", build, should_cache=lambda made: False)
     assert names(tmp_path) == []
 
 
-def test_another_form(tmp_path):
-    form = (".txt", str.encode, bytes.decode)
-    assert [
-        cached([tmp_path], "x", build, form=form) for build in (lambda: "one", lambda: "two")
-    ] == ["one", "one"]
+def test_another_codec(tmp_path):
+    codec = Codec(".txt", str.encode, bytes.decode)
+    made = [cached([tmp_path], "x", build, codec=codec) for build in (lambda: "one", lambda: "two")]
+    assert made == ["one", "one"]
+
+
+def test_a_dataset_comes_back_with_all_that_it_had(tmp_path):
+    made = xr.Dataset(
+        {"flux": (("star", "wavelength"), np.float32([[1, np.nan]]), {"units": "none"})},
+        coords={"star": ["2M1"], "wavelength": ("wavelength", [1.5, 2.5], {"units": "Angstrom"})},
+        attrs={"missing": "{}", "degree": np.int64(2)},
+    )
+    cached([tmp_path], "x", lambda: made)
+    again = cached([tmp_path], "x", lambda: None)
+    assert again.identical(made)
+    assert again.flux.dtype == np.float32
+    again.flux.values[:] = 0  # a result may be changed, whether it was made or read
+    objects = made.assign_coords(star=np.array(["2M1"], object))
+    assert cached([tmp_path], "y", lambda: objects).equals(cached([tmp_path], "y", lambda: None))
+    with pytest.raises(TypeError, match="star holds objects"):
+        cached([tmp_path], "z", lambda: made.assign_coords(star=np.array([b"2M1", None], object)[1:]))
+
+
+def test_a_file_of_the_right_checksum_that_cannot_be_read_is_made_again(tmp_path):
+    def decode(content):
+        raise CorruptFileError("of another version")
+
+    old, new = (Codec(".txt", str.encode, how) for how in (bytes.decode, decode))
+    cached([tmp_path], "x", lambda: "old", codec=old)
+    with pytest.warns(UserWarning, match="of another version.*made again"):
+        assert cached([tmp_path], "x", lambda: "new", codec=new) == "new"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
@@ -253,66 +270,136 @@ def test_the_folder_of_a_faster_process_is_taken(tmp_path):
     assert names(tmp_path) == ["x"]
 
 
-def test_what_a_killed_process_left_goes_at_the_next_start(tmp_path, running):
-    alive, dead = running(HOLD, tmp_path / "a"), running(HOLD, tmp_path / "b")
-    dead.kill()
-    dead.wait()
-    for place in tmp_path.iterdir():
-        grow_old(place, 3600)
-    assert len(names(tmp_path)) == 2
-    apogee_archive.cache._tidy.cache_clear()
-    cached_folder([tmp_path], "x", lambda folder: None)
-    assert len(names(tmp_path)) == 2, "that of the living process stays"
-    alive.stdin.close()
-    alive.wait()
-    assert names(tmp_path) == ["a", "x"]
+def test_no_descriptor_stays_open(tmp_path, build):
+    """Workers of a batch ask for thousands of folders in one process."""
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("descriptors are counted in /proc")
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(50):
+        cached_folder([tmp_path], f"x-v{number}", lambda folder: None)
+        cached([tmp_path], "y", build, number)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_version_that_is_used_stays(tmp_path, running):
-    """A second checkout reads an older version: it stays while that process lives, however old it looks."""
-    for version in (1, 2):
-        cached_folder([tmp_path], f"x-v{version}-ab", lambda folder: (folder / "part").touch())
-        apogee_archive.cache._in_use.clear()
-    reader = running(USE, tmp_path, "x-v1-ab")
-    grow_old(tmp_path / "x-v1-ab", 2 * UNUSED)
-    assert remove_old(tmp_path.iterdir()) == []
-    reader.kill()
-    reader.wait()
-    assert remove_old(tmp_path.iterdir()) == [tmp_path / "x-v1-ab"]
-    assert names(tmp_path) == ["x-v2-ab"]
+def snapshot(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
 
 
-def test_old_versions_go_after_a_week_and_only_they(tmp_path, build):
-    cached([tmp_path], "x", build, 1)
-    cached([tmp_path], "x", build, 2)
-    cached([tmp_path], "x-y", build, 1)
-    for name in ("notes.txt", "x-notes", "x-v1.txt"):
-        (tmp_path / name).write_text("mine")
-    for path in tmp_path.iterdir():
-        grow_old(path, UNUSED - 60)
-    (second,) = tmp_path.glob(f"x-{hash_key(2)}.*")
-    grow_old(second, 60)
-    assert remove_old(tmp_path.iterdir(), UNUSED) == []
-    for path in set(tmp_path.iterdir()) - {second}:
-        grow_old(path, UNUSED + 60)
-    (gone,) = remove_old(tmp_path.iterdir(), UNUSED)
-    assert gone.name.startswith(f"x-{hash_key(1)}.")
-    assert len(names(tmp_path)) == 5
+def test_shared_folders_are_never_written(tmp_path, build):
+    """Neither their times nor a damaged file in them, though this user could."""
+    own, shared = tmp_path / "own", tmp_path / "shared"
+    expected = cached([shared], "x", build)
+    cached_folder([shared], "y-v1", lambda folder: (folder / "part").touch())
+    (kept,) = shared.glob("x-*")
+    for path in [shared, *shared.rglob("*")]:
+        grow_old(path, 30 * DAY)
+    before = snapshot(shared)
+    cached([own, shared], "x", build)
+    cached_folder([own, shared], "y-v1", lambda folder: None)
+    assert snapshot(shared) == before
+    kept.write_bytes(kept.read_bytes()[:-1])
+    before = snapshot(shared)
+    with pytest.warns(UserWarning, match="damaged"):
+        assert cached([own, shared], "x", build).identical(expected)
+    assert snapshot(shared) == before
+    assert len(names(own)) == 1, "what is made again goes to the first folder"
 
 
-def test_reading_marks_as_used(tmp_path, build):
-    cached([tmp_path], "x", build)
-    folder = cached_folder([tmp_path], "y", lambda folder: None)
-    for path in tmp_path.iterdir():
-        grow_old(path, UNUSED)
-    cached([tmp_path], "x", build)
-    cached_folder([tmp_path], "y", lambda folder: None)
-    assert all(time.time() - path.stat().st_mtime < 60 for path in tmp_path.iterdir())
-    assert folder.is_dir()
+def test_two_processes_make_it_once(tmp_path):
+    folder, calls = tmp_path / "cache", tmp_path / "calls"
+    command = [sys.executable, "-c", SLOW, folder, calls]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate(timeout=100)[0] for process in both] == ["result\n"] * 3
+    assert calls.read_text().count("called") == 2, "once the file, once the folder"
+    assert len(names(folder)) == 2, "no lock is left"
 
 
-def test_without_locks_no_folder_is_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr(apogee_archive.cache, "fcntl", None)
-    for version in (1, 2):
-        cached_folder([tmp_path], f"x-v{version}", lambda folder: None)
-    assert remove_old(tmp_path.iterdir()) == []
+def make(folder, *ages_and_names):
+    """Files and folders of some ages in days; names that end in a slash are folders."""
+    for age, name in ages_and_names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if name.endswith("/") else path.write_text("x")
+        grow_old(path, age * DAY)
+
+
+KEY, OTHER = "0123456789abcdef.0123456789abcdef", "fedcba9876543210.fedcba9876543210"
+
+
+def test_only_superseded_versions_of_ours_are_listed(tmp_path):
+    superseded = [
+        (9, "simulated/1900-seed128-v13.f4b2cb91/"),
+        (9, f"cache/normalized-simulated-1900-seed128-degree2-{KEY}.npz"),
+        (9, f"cache/cannon-simulated-1900-seed128-{KEY}.npz"),
+        (9, "cache/simulated-jwst-2000-seed42-v1.c09b4620/"),
+        (9, f"cache/normalized-simulated-{KEY}.nc"),  # as version 0.2 named them
+        (9, f"cache/cannon-simulated-{KEY}.npz"),
+        (2, "dr17/sas/unfinished-0123456789ab/"),
+    ]
+    kept = [
+        (1, "simulated/1900-seed128-v14.2fc1bd66/"),
+        (8, "simulated/300-seed128-v13.f4b2cb91/"),  # another number of stars, or another seed
+        (8, "simulated/1900-seed1-v13.f4b2cb91/"),
+        (1, f"cache/normalized-simulated-1900-seed128-degree2-{OTHER}.npz"),
+        (8, f"cache/normalized-simulated-1900-seed128-degree4-{OTHER}.npz"),
+        (1, f"cache/cannon-simulated-1900-seed128-{OTHER}.npz"),
+        (1, "cache/simulated-jwst-2000-seed42-v2.184d985e/"),
+        (99, f"dr17/catalog-{KEY}.csv"),  # downloads, of two LAB_FIELDS
+        (1, f"dr17/catalog-{OTHER}.csv"),
+        (99, "notes-v1/"),
+        (1, "notes-v2/"),
+        (99, "cache/notes-v1"),
+        (0, "cache/unfinished-0123456789ac/"),
+    ]
+    make(tmp_path, *superseded, *kept)
+    before = snapshot(tmp_path)
+    assert find_superseded(tmp_path) == sorted(tmp_path / name for _, name in superseded)
+    assert snapshot(tmp_path) == before, "nothing is removed"
+
+
+@pytest.fixture
+def verified(tmp_path):
+    """A folder with two files under a manifest."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "truth.csv").write_text("star,teff\na,4000\n")
+    (tmp_path / "sub" / "list.sha1sum").write_text("0 1\n")
+    write_manifest(tmp_path)
+    return tmp_path
+
+
+def test_any_flip_under_a_manifest_is_noticed(verified):
+    for name in ("truth.csv", "sub/list.sha1sum"):
+        path = verify_manifest(verified, name)
+        content = path.read_bytes()
+        for place in range(len(content)):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << (place % 8)
+            path.write_bytes(damaged)
+            with pytest.raises(CorruptFileError, match=f"{name} is damaged.*delete the folder"):
+                verify_manifest(verified, name)
+        path.write_bytes(content)
+
+
+def test_any_flip_of_a_manifest_is_noticed(verified):
+    path = verified / MANIFEST
+    content = path.read_bytes()
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        faults = 0
+        for name in ("truth.csv", "sub/list.sha1sum"):
+            try:
+                verify_manifest(verified, name)
+            except CorruptFileError:
+                faults += 1
+        assert faults, f"byte {place}"
+
+
+def test_a_folder_without_a_manifest_says_so(verified):
+    (verified / MANIFEST).unlink()
+    with pytest.warns(UserWarning, match="has no manifest"):
+        assert verify_manifest(verified, "truth.csv").is_file()
+    with pytest.raises(CorruptFileError, match="does not name"):
+        (verified / MANIFEST).write_text("")
+        verify_manifest(verified, "truth.csv")

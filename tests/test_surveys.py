@@ -27,7 +27,7 @@ def test_another_version_of_the_survey_is_not_served_from_the_cache(survey, monk
     _, spectra = normalized_giants(survey)
     made_by = []
 
-    def record(folder, name, build, *parts, keep):
+    def record(folders, name, build, *parts, should_cache=None):
         made_by.append(parts)
         return spectra
 
@@ -46,7 +46,7 @@ def test_the_cannon_is_trained_anew_for_other_wavelengths(survey, monkeypatch):
     monkeypatch.setattr(
         labtools.surveys,
         "cached",
-        lambda folders, name, build, *parts, form: keys.append(hash_key(*parts)),
+        lambda folders, name, build, *parts, codec: keys.append(hash_key(*parts)),
     )
     for wavelength in (
         spectra.wavelength,

@@ -1,9 +1,24 @@
-"""Heavy work is done once: files and folders that appear whole or not at all, named after what made them."""
+"""Heavy work is done once: results are kept in files named after what made them.
+
+Three rules hold for everything that is kept here:
+
+* A file or folder appears whole or not at all (`atomic_write`).
+* Its name holds a key of all that it depends on (`hash_key`) and, for files, the checksum of its
+  content, so that another input gives another file and a damaged file is noticed (`cached`).
+* Nothing is ever removed behind the user's back. `find_superseded` lists what newer versions of
+  the lab have replaced; ``python -m lab_course clean-old`` shows the list and asks.
+
+Two processes that want the same result do not make it twice: the second waits for the first
+(`filelock`). Folders after the first are only read, never written.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import errno
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -11,222 +26,366 @@ import time
 import uuid
 import warnings
 from collections import defaultdict
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import filelock
 import numpy as np
 import xarray as xr
 
-from apogee_archive.errors import CacheError
-
-try:
-    import fcntl
-except ImportError:  # Windows: without locks no folder is removed
-    fcntl = None
+from apogee_archive import npz
+from apogee_archive.errors import CacheError, CorruptFileError
 
 __all__ = [
     "DATASET",
+    "Codec",
     "atomic_write",
     "cached",
     "cached_folder",
+    "find_superseded",
     "hash_key",
-    "remove_old",
     "sha256_of",
+    "verify_manifest",
+    "write_manifest",
 ]
 
-UNFINISHED, LOCK = "unfinished-", ".lock"
-VERSION = re.compile(r"-([0-9a-f]{16}\.[0-9a-f]{16}\.\w+|v\d+(-\w+)*)$")
-MINUTE, UNUSED = 60, 7 * 86400  # seconds
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
-_in_use = {}
+UNFINISHED = "unfinished-"
+MANIFEST = "manifest.sha256"
+DAY = 86400  # seconds
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_WRITABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+)  # fmt: skip
 
-DATASET = (
-    ".nc",
-    lambda made: made.to_netcdf(engine="h5netcdf"),
-    lambda content: xr.load_dataset(io.BytesIO(content)),
-)
-"""How a Dataset is kept: the ending of its file, how it becomes bytes, and how they become a Dataset again."""
+
+# ---------------------------------------------------------------- files that appear whole
 
 
 @contextlib.contextmanager
-def atomic_write(path):
-    """Give a temporary path; the file or folder that was made there becomes `path` if the block ends well.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Context manager: what is made at the path it gives becomes `path` if the block ends well.
 
-    Else nothing is left behind, and what was there before is kept; so is the folder of a process that was faster.
-    CacheError says what to do if the disk is full or cannot be written.
+    If the block raises, nothing is left behind and what was at `path` before is kept.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the file or folder shall be. Folders above it are made.
+
+    Yields
+    ------
+    Path
+        A path in a temporary folder beside `path`: make the file or the folder there.
+
+    Raises
+    ------
+    CacheError
+        If the disk is full or the folder cannot be written; the message says what to do.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp()) / "notes.txt"
+    >>> with atomic_write(place) as part:
+    ...     _ = part.write_text("whole")
+    >>> place.read_text()
+    'whole'
     """
     path = Path(path)
-    place = _unfinished(path.parent)
+    unfinished = path.parent / f"{UNFINISHED}{uuid.uuid4().hex[:12]}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _tidy(path.parent)
-        place.mkdir()
-        (place / LOCK).touch()
-        with _lock(place) or contextlib.nullcontext():
-            yield place / path.name
-            _move(place / path.name, path)
+        unfinished.mkdir(parents=True)
+        yield unfinished / path.name
+        _move(unfinished / path.name, path)
     except Exception as fault:
         if advice := _advice(fault, path.parent):
             raise CacheError(getattr(fault, "errno", None), f"{advice} ({fault})") from fault
         raise
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _move(made, path):
+def _move(made: Path, path: Path) -> None:
     """Put what was made in its place, a file flushed to the disk first."""
     if made.is_file():
         with open(made, "rb+") as file:
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # else a power cut can leave an empty file under that name
     try:
         made.replace(path)
     except OSError:
+        # Another process was faster with the same folder: theirs is as good as ours.
         if not (made.is_dir() and path.is_dir()):
             raise
 
 
-def _unfinished(parent):
-    return parent / f"{UNFINISHED}{uuid.uuid4().hex[:12]}"
-
-
-def _advice(fault, folder):
-    """What to do about a fault of the disk, "" for other faults. HDF5 does not tell which one it met."""
+def _advice(fault: Exception, folder: Path) -> str:
+    """What to do about a fault of the disk; "" for other faults."""
     number = getattr(fault, "errno", None)
-    if number in FULL or (
+    # HDF5 does not say why writing failed, so the free space is looked up.
+    no_space = (
         not isinstance(fault, OSError) and folder.is_dir() and not shutil.disk_usage(folder).free
-    ):
-        return f"The disk is full, {folder} takes no more: make room, or set LAB_DATA to a folder on a larger disk"
-    return (
-        f"{folder} cannot be written: set LAB_DATA to a folder of your own"
-        if number in CLOSED
-        else ""
     )
+    if number in DISK_FULL or no_space:
+        return (
+            f"The disk is full, {folder} takes no more: make room, "
+            "or set LAB_DATA to a folder on a larger disk"
+        )
+    if number in NOT_WRITABLE:
+        return f"{folder} cannot be written: set LAB_DATA to a folder of your own"
+    return ""
 
 
-def cached(folders, name, build, *made_by, form=DATASET, keep=lambda result: True):
-    """What `build()` returns, kept in the first of `folders` and read from any of them the next time.
+@contextlib.contextmanager
+def _one_maker(folder: Path, name: str) -> Iterator[None]:
+    """While this is held, no other process makes the thing `name` in `folder`.
 
-    name : what the file is called; a digest of `made_by` and the checksum of the content are added.
-    made_by : everything that the result depends on, see `hash_key`.
-    form : like `DATASET`.
-    keep : says whether a new result is worth keeping.
-
-    A file with a wrong checksum is made again; a result that cannot be kept is returned: both with a warning.
+    Where no lock can be had (a folder that cannot be written, a network disk without locks) the
+    work goes on without one: the worst that happens is that it is done twice.
     """
-    suffix, to_bytes, from_bytes = form
-    stem = f"{name}-{hash_key(*made_by)}"
-    for path in [
-        path for folder in folders for path in sorted(Path(folder).glob(f"{stem}.*{suffix}"))
-    ]:
-        with contextlib.suppress(OSError):
-            content = path.read_bytes()
-            if path.name == _name(stem, content, suffix):
+    lock = filelock.FileLock(folder / f".{name}.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (OSError, NotImplementedError):
+        lock = None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            # The file goes while it is still locked. Who waits for it looks for the result first,
+            # so that it does not matter if a third process makes a new lock file meanwhile.
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()
+            lock.release()
+
+
+# ---------------------------------------------------------------- results in files
+
+
+class Codec(NamedTuple):
+    """How a result becomes a file: its ending, and the way to bytes and back."""
+
+    suffix: str
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+
+
+def _dataset_to_bytes(dataset: xr.Dataset) -> bytes:
+    """A Dataset as the content of an .npz file: one array per variable, and a JSON of the rest."""
+    about: dict[str, Any] = {"attrs": dataset.attrs, "coords": list(dataset.coords), "dims": {}}
+    about["variable_attrs"] = {name: dataset[name].attrs for name in dataset.variables}
+    arrays = {}
+    for name in map(str, dataset.variables):
+        about["dims"][name] = dataset[name].dims
+        arrays[f"variable {name}"] = _as_array(name, dataset[name].values)
+    return npz.pack(about=np.array(json.dumps(about, default=_as_plain)), **arrays)
+
+
+def _as_array(name: str, values: np.ndarray) -> np.ndarray:
+    """Numbers and text as they are; text that xarray holds as objects, as text."""
+    if values.dtype != object:
+        return values
+    if all(isinstance(value, str) for value in values.flat):
+        return values.astype(str)
+    raise TypeError(f"the variable {name} holds objects, neither numbers nor text")
+
+
+def _as_plain(value: Any) -> Any:
+    """A number of numpy in an attribute, as JSON takes it."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"an attribute of the type {type(value).__name__} cannot be kept")
+
+
+def _dataset_from_bytes(content: bytes) -> xr.Dataset:
+    """The Dataset that `_dataset_to_bytes` wrote."""
+    arrays = npz.arrays(io.BytesIO(content), limit=len(content))
+    about = json.loads(arrays["about"].item())
+    variables = {
+        # A copy, because arrays that only look into `content` cannot be changed.
+        name: (tuple(dims), arrays[f"variable {name}"].copy(), about["variable_attrs"][name])
+        for name, dims in about["dims"].items()
+    }
+    dataset = xr.Dataset(variables, attrs=about["attrs"])
+    return dataset.set_coords(about["coords"])
+
+
+DATASET = Codec(".npz", _dataset_to_bytes, _dataset_from_bytes)
+"""How an `xarray.Dataset` of numbers and text is kept."""
+
+
+def cached(
+    folders: Iterable[Path],
+    name: str,
+    build: Callable[[], Any],
+    *key: Any,
+    codec: Codec = DATASET,
+    should_cache: Callable[[Any], bool] = lambda result: True,
+) -> Any:
+    """What `build()` returns, made once and read from a file the next time.
+
+    A file whose checksum is wrong is never used: the result is made again, with a warning. A result
+    that cannot be kept is returned all the same, with a warning.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Where the file may be. The first is written; the others are only read.
+    name : str
+        What the file is called, before the key and the checksum.
+    build : callable
+        Makes the result.
+    *key
+        Everything that the result depends on (see `hash_key`).
+    codec : Codec
+        How the result becomes a file.
+    should_cache : callable
+        Says whether a new result is worth keeping.
+
+    Returns
+    -------
+    object
+        The result, whether it was read or made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> text = Codec(".txt", str.encode, bytes.decode)
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> [cached([folder], "answer", lambda: w, 42, codec=text) for w in ("first", "second")]
+    ['first', 'first']
+    """
+    first, *shared = map(Path, folders)
+    stem = f"{name}-{hash_key(*key)}"
+    found = _read_kept([first, *shared], stem, codec)
+    if found is not None:
+        return found[0]
+    with _one_maker(first, stem):
+        # Another process may have made it while this one waited.
+        found = _read_kept([first], stem, codec)
+        if found is not None:
+            return found[0]
+        result = build()
+        if should_cache(result):
+            _keep(first, stem, codec, result)
+        return result
+
+
+def _read_kept(folders: list[Path], stem: str, codec: Codec) -> tuple[Any] | None:
+    """The kept result in a tuple, or None if there is no good file of it."""
+    for folder in folders:
+        for path in sorted(folder.glob(f"{stem}.*{codec.suffix}")):
+            try:
+                content = path.read_bytes()
+            except OSError:  # not readable, or gone: look further
+                continue
+            try:
+                if path.name == _file_name(stem, content, codec):
+                    return (codec.decode(content),)
+                why = "its checksum is wrong"
+            except CorruptFileError as fault:
+                why = str(fault)
+            warnings.warn(f"{path} is damaged ({why}) and is made again", stacklevel=3)
+            if folder == folders[0]:  # the others are not ours
                 with contextlib.suppress(OSError):
-                    os.utime(path)
-                return from_bytes(content)
-            warnings.warn(
-                f"{path} is damaged (its checksum is wrong) and is made again", stacklevel=2
-            )
-            path.unlink()
-    result = build()
-    if keep(result):
-        content = to_bytes(result)
-        try:
-            with atomic_write(Path(folders[0]) / _name(stem, content, suffix)) as part:
-                part.write_bytes(content)
-        except OSError as fault:
-            warnings.warn(
-                f"{name} could not be kept and will be made again next time. {fault}", stacklevel=2
-            )
-    return result
+                    path.unlink()
+    return None
 
 
-def _name(stem, content, suffix):
-    return f"{stem}.{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
+def _keep(folder: Path, stem: str, codec: Codec, result: Any) -> None:
+    """Write a result, or warn that it could not be written."""
+    content, name = codec.encode(result), stem.rpartition("-")[0]
+    try:
+        with atomic_write(folder / _file_name(stem, content, codec)) as part:
+            part.write_bytes(content)
+    except OSError as fault:
+        warnings.warn(
+            f"{name} could not be kept and will be made again next time. {fault}", stacklevel=3
+        )
 
 
-def cached_folder(folders, name, write):
-    """The folder `name` in any of `folders`, or else in the first, where `write(folder)` fills it (see `atomic_write`).
+def _file_name(stem: str, content: bytes, codec: Codec) -> str:
+    return f"{stem}.{hashlib.sha256(content).hexdigest()[:16]}{codec.suffix}"
 
-    In a name <thing>-v<number>, or that and more words, the number is the version of the thing.
+
+# ---------------------------------------------------------------- results in folders
+
+
+def cached_folder(folders: Iterable[Path], name: str, write: Callable[[Path], Any]) -> Path:
+    """The folder `name`, in any of `folders`, or else made in the first of them.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Where the folder may be. The first is written; the others are only read.
+    name : str
+        What the folder is called: all that it depends on must be in it.
+    write : callable
+        Called with an empty folder, which it fills. The folder appears under its name when that is
+        done, or not at all.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    CacheError
+        If the first folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp())
+    >>> made = cached_folder([place], "survey-v1", lambda f: (f / "stars").write_text("2"))
+    >>> made.name, (made / "stars").read_text()
+    ('survey-v1', '2')
     """
     places = [Path(folder) / name for folder in folders]
-    if found := next(filter(_use, places), None):
-        return found
-    with atomic_write(places[0]) as whole:
-        whole.mkdir()
-        (whole / LOCK).touch()
-        write(whole)
-    _use(places[0])
-    return places[0]
+    for place in places:
+        if place.is_dir():
+            return place
+    own = places[0]
+    with _one_maker(own.parent, name):
+        if not own.is_dir():
+            with atomic_write(own) as unfinished:
+                unfinished.mkdir()
+                write(unfinished)
+    return own
 
 
-def _use(folder):
-    """Whether a folder is there; if so, no one removes it as long as this process lives."""
-    lock = _lock(folder)
-    if folder.is_dir():
-        _in_use[folder] = lock
-        with contextlib.suppress(OSError):
-            os.utime(folder)
-    return folder.is_dir()
+# ---------------------------------------------------------------- checksums
 
 
-def _lock(folder, alone=False):
-    """The lock file of a folder, held with others or alone until it is closed; None if that is not possible."""
-    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-        if fcntl:
-            file = stack.enter_context(open(folder / LOCK, "rb+" if alone else "rb"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
-            stack.pop_all()
-            return file
+def hash_key(*parts: Any) -> str:
+    """Short hexadecimal key of arrays, numbers, strings, None, and tuples of these.
 
+    Each part is hashed with its type and its length before it, so that ``hash_key(1, 23)`` and
+    ``hash_key(12, 3)`` differ. Of an array dtype, shape and content count.
 
-@lru_cache
-def _tidy(folder):
-    """Remove what is old in a folder, once in a process."""
-    remove_old(folder.iterdir(), UNUSED)
+    Parameters
+    ----------
+    *parts
+        What the key shall depend on.
 
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
 
-def remove_old(paths, unused=0):
-    """Remove, among `paths`, what killed processes left, and all versions of a thing but the one used last.
+    Raises
+    ------
+    TypeError
+        For anything else, because the repr of tables and of other objects does not tell all.
 
-    What a process has locked stays, and so does what was used in the last `unused` seconds. Returns what is gone.
-    """
-    old, things = [], defaultdict(list)
-    for path in sorted(paths, key=_age, reverse=True):
-        if path.name.startswith(UNFINISHED) and _age(path) > MINUTE:
-            old.append(path)
-        elif found := VERSION.search(path.name):
-            things[path.parent, path.name[: found.start()]].append(path)
-    old += [path for versions in things.values() for path in versions[:-1] if _age(path) > unused]
-    return [path for path in old if _remove(path)]
-
-
-def _age(path):
-    """Seconds since a path was used last, 0 if it is gone."""
-    try:
-        return time.time() - path.stat().st_mtime
-    except OSError:
-        return 0
-
-
-def _remove(path):
-    """Remove a file, or a folder whose lock is free, so that no half of it is ever seen; says whether it is gone."""
-    with contextlib.suppress(OSError):
-        if path.is_file():
-            path.unlink()
-        elif lock := _lock(path, alone=True):
-            with lock:
-                shutil.rmtree(path.rename(_unfinished(path.parent)))
-    return not path.exists()
-
-
-def hash_key(*parts):
-    """Short hexadecimal key of arrays (dtype, shape, content), numbers, strings, None, and tuples of these.
-
-    Each part is hashed with its type and its length before it, so that ``hash_key(1, 23)`` and ``hash_key(12, 3)``
-    differ. Raises TypeError for anything else, because the repr of tables and of other objects does not tell all.
+    Examples
+    --------
+    >>> hash_key(1, 23) == hash_key(12, 3)
+    False
+    >>> hash_key(np.int64(5)) == hash_key(5)
+    True
     """
     content = hashlib.sha256()
     for part in parts:
@@ -239,13 +398,172 @@ def hash_key(*parts):
             kind, data = type(value).__name__, repr(value).encode()
         else:
             raise TypeError(
-                f"{type(part).__name__} has no key: give arrays, numbers, strings, or tuples of these"
+                f"{type(part).__name__} has no key: "
+                "give arrays, numbers, strings, or tuples of these"
             )
         content.update(f"{kind}:{len(data)}:".encode() + data)
     return content.hexdigest()[:16]
 
 
-def sha256_of(path):
-    """Hexadecimal checksum of a file."""
+def sha256_of(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "empty"
+    >>> path.touch()
+    >>> sha256_of(path)[:8]
+    'e3b0c442'
+    """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(folder: str | Path, pattern: str = "**/*") -> Path:
+    """Write `manifest.sha256`: the SHA-256 of every file in `folder` that matches `pattern`.
+
+    The format is that of the program ``sha256sum``, which can check it too.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder.
+    pattern : str
+        Which files count, as `pathlib.Path.glob` takes it.
+
+    Returns
+    -------
+    Path
+        The manifest.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "truth.csv").write_text("teff")
+    >>> write_manifest(folder).name
+    'manifest.sha256'
+    >>> verify_manifest(folder, "truth.csv") == folder / "truth.csv"
+    True
+    """
+    folder = Path(folder)
+    paths = sorted(path for path in folder.glob(pattern) if path.is_file())
+    lines = [
+        f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n"
+        for path in paths
+        if path.name != MANIFEST
+    ]
+    with atomic_write(folder / MANIFEST) as part:
+        part.write_text("".join(lines), encoding="utf-8")
+    return folder / MANIFEST
+
+
+def verify_manifest(folder: str | Path, name: str) -> Path:
+    """Path of the file `name` in `folder`, once its SHA-256 is that of the folder's manifest.
+
+    Parameters
+    ----------
+    folder : str or Path
+        A folder in which `write_manifest` was called.
+    name : str
+        The file, relative to the folder.
+
+    Returns
+    -------
+    Path
+        ``folder / name``.
+
+    Raises
+    ------
+    CorruptFileError
+        If the checksum is another one, or the manifest does not name the file.
+    FileNotFoundError
+        If the file is not there.
+
+    Warns
+    -----
+    UserWarning
+        If the folder has no manifest, as those of earlier versions of the lab.
+    """
+    folder = Path(folder)
+    advice = f"delete the folder {folder}, it is made again"
+    try:
+        lines = (folder / MANIFEST).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        warnings.warn(f"{folder} has no {MANIFEST}: its files are not verified", stacklevel=2)
+        return folder / name
+    listed = {}
+    for line in lines:
+        checksum, _, file = line.partition("  ")
+        listed[file] = checksum
+    if name not in listed:
+        raise CorruptFileError(f"{folder / MANIFEST} does not name {name}: {advice}")
+    if sha256_of(folder / name) != listed[name]:
+        raise CorruptFileError(f"{folder / name} is damaged (its checksum is wrong): {advice}")
+    return folder / name
+
+
+# ---------------------------------------------------------------- what newer versions replaced
+
+# Folders of the mock survey: what the user chose, then the version of the code and its tables.
+_FOLDER = re.compile(r"(?P<thing>(?:simulated-jwst-)?\d+-seed\d+)-v\d+\.[0-9a-f]{8}")
+# Files of `cached`: name, key and checksum. Those of earlier versions did not say what the user
+# chose, or were netCDF; nothing reads them any more.
+_FILE = re.compile(r"(?P<thing>(?:normalized|cannon)-.*)-[0-9a-f]{16}\.[0-9a-f]{16}\.npz")
+_EARLIER = re.compile(
+    r"normalized-.*\.[0-9a-f]{16}\.nc|(?:normalized|cannon)-[a-z0-9]+-[0-9a-f]{16}\.[0-9a-f]{16}\.npz"
+)
+_LEFTOVER = re.compile(rf"{UNFINISHED}[0-9a-f]{{12}}")
+
+
+def find_superseded(root: str | Path) -> list[Path]:
+    """What the lab made in `root` and no longer needs; nothing is removed.
+
+    These are older versions of a simulated survey, of a simulated JWST pair, of normalized spectra
+    and of a Cannon of which a newer one is there, and what killed processes left more than a day
+    ago. Another number of stars, another seed or another degree is another thing, not a version.
+    Downloads are never among them, nor is anything whose name the lab did not make.
+
+    Parameters
+    ----------
+    root : str or Path
+        The data folder. Shared folders are not ours to clean.
+
+    Returns
+    -------
+    list of Path
+        Files and folders, sorted.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for age, name in enumerate(["300-seed1-v2.00000000", "300-seed1-v1.00000000", "notes-v1"]):
+    ...     (root / "simulated" / name).mkdir(parents=True)
+    ...     os.utime(root / "simulated" / name, (0, 1000 - age))
+    >>> [path.name for path in find_superseded(root)]
+    ['300-seed1-v1.00000000']
+    """
+    root = Path(root)
+    old: list[Path] = []
+    versions: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for path in [*root.glob("simulated/*"), *root.glob("cache/*")]:
+        if _EARLIER.fullmatch(path.name):
+            old.append(path)
+        elif found := (_FOLDER if path.is_dir() else _FILE).fullmatch(path.name):
+            versions[path.parent, found["thing"]].append(path)
+    for same in versions.values():
+        old += sorted(same, key=_modified)[:-1]
+    for path in root.glob(f"**/{UNFINISHED}*"):
+        if _LEFTOVER.fullmatch(path.name) and time.time() - _modified(path) > DAY:
+            old.append(path)
+    return sorted(old)
+
+
+def _modified(path: Path) -> float:
+    """When a path was made, in seconds; now if it is gone meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()

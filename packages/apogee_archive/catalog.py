@@ -15,6 +15,7 @@ import pandas as pd
 from astropy.io import fits
 from astroquery.sdss import SDSS, conf
 
+from apogee_archive.cache import Codec
 from apogee_archive.columns import COLUMNS, FIELDS, FLAGS, OF_STAR, TEXT
 from apogee_archive.errors import ArchiveError, CorruptFileError, TransferError, wrap_read_errors
 from apogee_archive.fits_headers import fits_headers
@@ -235,5 +236,5 @@ def catalog_of(content):
     return catalog
 
 
-FORM = (".csv", catalog_bytes, catalog_of)
+CODEC = Codec(".csv", catalog_bytes, catalog_of)
 """How a catalog is kept (see `apogee_archive.cache.DATASET`)."""

@@ -80,7 +80,7 @@ class SdssSurvey(Survey):
             catalog.attrs.update(about, date=date, rows=len(catalog), server=server)
             return catalog
 
-        catalog = cached(self._folders(), "catalog", build, json.dumps(about), form=cas.FORM)
+        catalog = cached(self._folders(), "catalog", build, json.dumps(about), codec=cas.CODEC)
         if not allstar and catalog.attrs["server"] != server:
             kept = f"this catalog came from {catalog.attrs['server']}, not from {server}"
             warnings.warn(

@@ -1,9 +1,10 @@
 """``python -m lab_course doctor | clean-old | student | handin``: what a class needs from the command line."""
 
 import argparse
+import shutil
 import sys
 
-from apogee_archive.cache import remove_old
+from apogee_archive.cache import find_superseded
 from apogee_archive.settings import data_folders
 
 
@@ -20,9 +21,10 @@ def main(arguments=None):
     command.add_argument(
         "--verify", action="store_true", help="compare every cached file with its checksum"
     )
-    commands.add_parser(
-        "clean-old", help="remove cached versions that newer ones have replaced, and leftovers"
+    command = commands.add_parser(
+        "clean-old", help="list what newer versions of the lab have replaced, and ask to remove it"
     )
+    command.add_argument("--yes", action="store_true", help="remove it without asking")
     commands.add_parser("student", help="write the student version of the notebooks")
     commands.add_parser("handin", help="write the checkpoint PDFs and the write-up")
     options, rest = parser.parse_known_args(arguments)
@@ -38,11 +40,27 @@ def main(arguments=None):
         from lab_course import submission
 
         return submission.main(rest)
+    return clean_old(options.yes)
+
+
+def clean_old(sure=False):
+    """List what newer versions have replaced in the data folder, and remove it after a question.
+
+    Nothing is removed unless `sure` is true or a person answers "y". Returns the exit code, 0.
+    """
     folder = data_folders()[0]
-    gone = remove_old(folder.rglob("*"))
-    print(
-        *(f"removed {path}" for path in gone), f"{len(gone)} things removed from {folder}", sep="\n"
-    )
+    old = find_superseded(folder)
+    if not old:
+        print(f"nothing in {folder} is superseded")
+        return 0
+    print(*old, sep="\n")
+    question = f"Remove these {len(old)} things? [y/N] "
+    if not sure and not (sys.stdin.isatty() and input(question).strip().lower() == "y"):
+        print("nothing was removed; python -m lab_course clean-old --yes removes them")
+        return 0
+    for path in old:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    print(f"{len(old)} things removed from {folder}")
     return 0
 
 

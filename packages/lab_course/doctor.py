@@ -76,7 +76,7 @@ def _caches(root, chosen, verify):
             yield (
                 NOTE,
                 f"{path} is left over from a run that was killed",
-                "the next writing there removes it",
+                "make clean-old lists it after a day, and removes it",
             )
         elif check:
             try:
