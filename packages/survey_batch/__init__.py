@@ -1,4 +1,5 @@
-"""All stars of a survey, however many: the lab's own steps on chunks of stars, by Dask, on one machine or on many."""
+"""How is all of DR17 labelled? The lab's own steps on chunks of stars, by Dask, on one machine or
+on many."""
 
 try:
     from survey_batch.model_survey import ModelSurvey
