@@ -66,6 +66,7 @@ lint: installed-test
 	$(PY) -m ruff format --check .
 	$(ENV)/bin/lint-imports
 	$(PY) -m mypy
+	$(PY) -m pytest -q -p no:nbval --doctest-modules labtools packages --ignore=packages/mock_survey/calibration
 
 bench: installed-test
 	$(PY) tools/bench.py

@@ -160,7 +160,9 @@ def test_a_dataset_comes_back_with_all_that_it_had(tmp_path):
     objects = made.assign_coords(star=np.array(["2M1"], object))
     assert cached([tmp_path], "y", lambda: objects).equals(cached([tmp_path], "y", lambda: None))
     with pytest.raises(TypeError, match="star holds objects"):
-        cached([tmp_path], "z", lambda: made.assign_coords(star=np.array([b"2M1", None], object)[1:]))
+        cached(
+            [tmp_path], "z", lambda: made.assign_coords(star=np.array([b"2M1", None], object)[1:])
+        )
 
 
 def test_a_file_of_the_right_checksum_that_cannot_be_read_is_made_again(tmp_path):

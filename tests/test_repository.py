@@ -41,8 +41,8 @@ BERKELEY = {
         "Problem 15",
     ],
     "08": [f"Question 2.{number}" for number in range(1, 7)],
-    "09": [],
 }
+BEYOND = ["09", "10", "11", "12"]
 
 
 def read(path):
@@ -58,8 +58,7 @@ def named(paths):
 
 
 def test_there_are_notebooks():
-    assert [path.stem[:2] for path in NOTEBOOKS] == sorted(BERKELEY)[: len(NOTEBOOKS)]
-    assert len(NOTEBOOKS) >= 4
+    assert [path.stem[:2] for path in NOTEBOOKS] == [*sorted(BERKELEY), *BEYOND]
 
 
 @pytest.mark.parametrize("path", named(NOTEBOOKS))
@@ -77,8 +76,23 @@ def test_every_question_has_its_heading(path):
     headings = "\n".join(
         re.findall(r"^#+ .*", "\n".join(c.source for c in read(path).cells), flags=re.M)
     )
-    missing = [question for question in BERKELEY[path.stem[:2]] if f"## {question}" not in headings]
+    missing = [q for q in BERKELEY.get(path.stem[:2], []) if f"## {q}" not in headings]
     assert not missing
+
+
+@pytest.mark.parametrize("path", named(NOTEBOOKS[:8]))
+def test_every_question_has_its_answer_before_the_next_one(path):
+    """A section of a question holds at least one cell that begins with **Answer.**"""
+    prose = "\n\n".join(c.source for c in read(path).cells if c.cell_type == "markdown")
+    sections = re.split(r"^(?=##+ (?:Problem|Question) )", prose, flags=re.M)[1:]
+    assert sections
+    assert [text.splitlines()[0] for text in sections if "**Answer.**" not in text] == []
+
+
+@pytest.mark.parametrize("path", named(NOTEBOOKS))
+def test_no_sentence_is_composed_by_code(path):
+    composed = re.compile(r"Markdown\(\s*f|print\(\s*f?[\"'][A-Z][^\"']{60,}\.[\"']")
+    assert [cell.source for cell in code_of(path) if composed.search(cell.source)] == []
 
 
 @pytest.mark.parametrize("path", named(NOTEBOOKS))
