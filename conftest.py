@@ -16,7 +16,8 @@ pytest_plugins = ["nbval_numbers"]
 
 
 def pytest_configure():
-    """Tests see the lab as it comes, apart from where its data are, and write figures and PDFs to a place of theirs."""
+    """Tests see the lab as it comes, apart from where its data are, and write figures and PDFs to a
+    place of theirs."""
     for name in [name for name in os.environ if name.startswith("LAB_")]:
         if name not in ("LAB_DATA", "LAB_DATA_SHARED", "LAB_SHARED", "LAB_FUZZ"):
             del os.environ[name]
@@ -30,7 +31,8 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
-    """Long ones first: the notebooks, then their run on the replica, which finds what they have made."""
+    """Long ones first: the notebooks, then their run on the replica, which finds what they have
+    made."""
     items.sort(
         key=lambda item: (item.path.suffix != ".ipynb") + (item.path.name != "test_notebooks.py")
     )

@@ -1,4 +1,5 @@
-"""The site: `make site` copies notebooks and pages to build/site/source and builds them there with this file."""
+"""The site: `make site` copies notebooks and pages to build/site/source and builds them there with
+this file."""
 
 from importlib import metadata
 

@@ -1,7 +1,8 @@
 """The lab as a student has it: JupyterLab in Chromium (make test-browser). No part of make test.
 
-A clone of the checkout is opened in a real browser; each notebook is opened from the file browser and run by the menu.
-Screenshots go to build/screenshots. Skipped, saying so, where there is no Chromium.
+A clone of the checkout is opened in a real browser; each notebook is opened from the file browser
+and run by the menu. Screenshots go to build/screenshots. Skipped, saying so, where there is no
+Chromium.
 """
 
 import json
@@ -58,7 +59,8 @@ def clone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lab(clone, tmp_path_factory):
-    """Address of a JupyterLab server on the clone; its kernels use a small survey in the data of this checkout."""
+    """Address of a JupyterLab server on the clone; its kernels use a small survey in the data of
+    this checkout."""
     settings, port = tmp_path_factory.mktemp("settings"), free_port()
     for name, content in SETTINGS.items():
         path = settings / "@jupyterlab" / f"{name}.jupyterlab-settings"

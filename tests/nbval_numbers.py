@@ -1,20 +1,26 @@
-"""pytest plugin: nbval compares the text of outputs exactly, and their numbers as far as they are printed.
+"""pytest plugin: nbval compares the text of outputs exactly, and their numbers as far as they are
+printed.
 
-nbval compares strings with `!=`. Its hooks are `sanitize`, which prepares a string, and `format_output_compare`,
-which says what differs. Regular expressions cannot do it, because a number rounded to fewer digits has an edge too.
-Here `sanitize` returns a `Printed`, a string that differs from another one by these rules:
+nbval compares strings with `!=`. Its hooks are `sanitize`, which prepares a string, and
+`format_output_compare`, which says what differs. Regular expressions cannot do it, because a number
+rounded to fewer digits has an edge too. Here `sanitize` returns a `Printed`, a string that differs
+from another one by these rules:
 
-- Words, names, punctuation, tags and line breaks are exact, and so are rows and columns. A run of blanks counts as
-  one: it aligns columns. Digits joined to letters belong to a name: 2M21235315+1244123, float32, v2.5, 87σ.
+- Words, names, punctuation, tags and line breaks are exact, and so are rows and columns. A run of
+blanks counts as
+  one: it aligns columns. Digits joined to letters belong to a name: 2M21235315+1244123, float32,
+  v2.5, 87σ.
 - A whole number, with or without ".0", is a count, and exact.
-- Any other number may be one unit of its last printed digit off, up to three where that is at most 2 % of it, and
+- Any other number may be one unit of its last printed digit off, up to three where that is at most
+2 % of it, and
   in any case 1e-6 of it, which is what single precision knows. nan and inf are words.
 - In scientific notation a zero, or less than 1e-9, is no measurement (1e-17 erg is a unit): exact.
 
-Two tags in the metadata of a cell relax this for its outputs. `nbval-rounded`: whole numbers are measured values
-printed to the unit. `nbval-within-20-percent`, with any number: a measured value may be that far off. Progress bars
-are dropped, so that the cells which show one are compared as well; so are the random identifiers of HTML elements, and
-what libraries say on stderr that is no warning and no error. Images are not compared.
+Two tags in the metadata of a cell relax this for its outputs. `nbval-rounded`: whole numbers are
+measured values printed to the unit. `nbval-within-20-percent`, with any number: a measured value
+may be that far off. Progress bars are dropped, so that the cells which show one are compared as
+well; so are the random identifiers of HTML elements, and what libraries say on stderr that is no
+warning and no error. Images are not compared.
 """
 
 import re
@@ -46,7 +52,8 @@ MOST = 20  # lines of a failure's message
 
 
 def parse(text):
-    """The tokens of a text, and what each must share with that of another text: itself, or its kind of number."""
+    """The tokens of a text, and what each must share with that of another text: itself, or its kind
+    of number."""
     words, shapes = [], []
     for match in TOKEN.finditer(text.strip()):
         word = match[0]

@@ -1,4 +1,5 @@
-"""Python code in a process of its own, under a limit of memory and time: for files that could bring a process down."""
+"""Python code in a process of its own, under a limit of memory and time: for files that could bring
+a process down."""
 
 import os
 import subprocess
@@ -14,7 +15,8 @@ resource.setrlimit(resource.RLIMIT_AS, (used + {megabytes} * 2**20, -1))
 
 
 def run_limited(imports, code, *arguments, seconds=120, megabytes=1024):
-    """Lines that `code` prints; after `imports` it may take so many more megabytes. Fails if the process fails."""
+    """Lines that `code` prints; after `imports` it may take so many more megabytes. Fails if the
+    process fails."""
     program = (
         imports + (LIMIT.format(megabytes=megabytes) if sys.platform == "linux" else "") + code
     )

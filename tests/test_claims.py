@@ -1,6 +1,8 @@
-"""The numbers of the prose: each notebook has claims, each claim is a sentence of the page, and a false one is seen.
+"""The numbers of the prose: each notebook has claims, each claim is a sentence of the page, and a
+false one is seen.
 
-Whether the numbers are those of the notebook's variables is the last test of each notebook's run (`nbval_numbers`).
+Whether the numbers are those of the notebook's variables is the last test of each notebook's run
+(`nbval_numbers`).
 """
 
 import ast

@@ -1,4 +1,5 @@
-"""Where the lab opens without being installed by hand (Codespaces, Binder): the same versions, and a small survey."""
+"""Where the lab opens without being installed by hand (Codespaces, Binder): the same versions, and
+a small survey."""
 
 import json
 import re

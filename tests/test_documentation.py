@@ -1,4 +1,5 @@
-"""Every public name is documented: what it takes and gives, and an example that runs as a doctest."""
+"""Every public name is documented: what it takes and gives, and an example that runs as a
+doctest."""
 
 import importlib
 import inspect

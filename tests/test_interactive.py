@@ -1,4 +1,5 @@
-"""The living figures: a slider moves the curve, and where no widget can run a still figure stands."""
+"""The living figures: a slider moves the curve, and where no widget can run a still figure
+stands."""
 
 import base64
 import subprocess

@@ -1,4 +1,5 @@
-"""Links of notebooks and pages, as far as no network is needed: their form, and that a DOI is of the journal named."""
+"""Links of notebooks and pages, as far as no network is needed: their form, and that a DOI is of
+the journal named."""
 
 import re
 from pathlib import Path
@@ -41,7 +42,8 @@ def text_of(path):
 
 
 def links_of(path):
-    """Addresses of a page: those in parentheses, and bare ones without the full stop that ends their sentence."""
+    """Addresses of a page: those in parentheses, and bare ones without the full stop that ends
+    their sentence."""
     text = text_of(path)
     bare = re.findall(r"(?<![(\w])https?://[^\s)>`\"]+", text)
     return re.findall(r"\]\(\s*(https?:[^)]*)\)", text) + [link.rstrip(".,;") for link in bare]

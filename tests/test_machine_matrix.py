@@ -1,4 +1,5 @@
-"""make test-matrix: a setting that changes nothing is found, and what has passed is not run again."""
+"""make test-matrix: a setting that changes nothing is found, and what has passed is not run
+again."""
 
 import pytest
 

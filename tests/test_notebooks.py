@@ -111,13 +111,15 @@ def test_checkpoints_carry_the_students_name(real):
 
 @pytest.fixture(scope="module")
 def validation():
-    """What 04 works on: survey, giants, normalized spectra, the Cannon of the lab and both groups."""
+    """What 04 works on: survey, giants, normalized spectra, the Cannon of the lab and both
+    groups."""
     survey = labtools.open_survey("simulated")
     return survey, *labtools.normalized_giants(survey), *labtools.lab_cannon(survey)
 
 
 def test_cross_validation_finds_the_labels_again(validation):
-    """Sizes as docs/simulation.md says: five labels alone miss the assignment's 30 K and 0.02 dex by a little."""
+    """Sizes as docs/simulation.md says: five labels alone miss the assignment's 30 K and 0.02 dex
+    by a little."""
     _, giants, spectra, cannon, _, stars = validation
     fitted = cannon.fit(spectra.sel(star=stars))
     summary = labtools.bias_and_scatter(fitted, giants)
@@ -128,7 +130,8 @@ def test_cross_validation_finds_the_labels_again(validation):
 
 
 def test_carbon_and_nitrogen_are_what_five_labels_leave_out(validation):
-    """The lever that 04 names: with both as labels the temperature's scatter falls to what the assignment asks for."""
+    """The lever that 04 names: with both as labels the temperature's scatter falls to what the
+    assignment asks for."""
     survey, giants, spectra, cannon, training, stars = validation
     labels = giants[labtools.LABELS].join(survey.truth()[["c_fe", "n_fe"]])
     seven = labtools.Cannon.train(spectra.sel(star=training), labels.loc[training])

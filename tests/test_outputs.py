@@ -1,4 +1,5 @@
-"""What is committed with the notebooks: every exemption has its reason, and JupyterLab has nothing to change."""
+"""What is committed with the notebooks: every exemption has its reason, and JupyterLab has nothing
+to change."""
 
 import ast
 import asyncio
@@ -27,7 +28,8 @@ named = pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for pa
 
 
 def marked():
-    """All cells with a tag of nbval: notebook, cell, tags, and the reason, which stands beside the tags."""
+    """All cells with a tag of nbval: notebook, cell, tags, and the reason, which stands beside the
+    tags."""
     for path in NOTEBOOKS:
         for cell in nbformat.read(path, 4).cells:
             tags = [tag for tag in cell.metadata.get("tags", []) if tag.startswith("nbval")]
@@ -91,7 +93,8 @@ def test_no_bar_is_committed(path):
 
 
 def loose_sorts(source):
-    """Calls that order rows and say nothing about ties; what is unique has none, and sorted values show none."""
+    """Calls that order rows and say nothing about ties; what is unique has none, and sorted values
+    show none."""
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             continue
@@ -125,7 +128,8 @@ def test_loose_sorts_are_found():
 
 
 def test_order_never_depends_on_the_processor():
-    """Ties: every sort of rows is stable, because others order ties by the processor's vector unit."""
+    """Ties: every sort of rows is stable, because others order ties by the processor's vector
+    unit."""
     sources = {
         path: path.read_text()
         for folder in ("labtools", "tools")

@@ -224,7 +224,8 @@ def test_readme_names_what_exists():
 
 
 def test_public_names_have_docstrings():
-    """Names in `__all__` of a module, and public methods of its public classes, say what they are."""
+    """Names in `__all__` of a module, and public methods of its public classes, say what they
+    are."""
     bare = []
     for path in [path for package in PACKAGES for path in package.rglob("*.py")]:
         tree = ast.parse(path.read_text())
@@ -248,7 +249,8 @@ def _assigns(node, name):
 
 
 def test_importing_the_package_is_light():
-    """`import labtools` loads neither torch, pymc nor astroquery, and Tab finds the modules all the same."""
+    """`import labtools` loads neither torch, pymc nor astroquery, and Tab finds the modules all the
+    same."""
     code = "import sys, labtools; print(sorted({'torch', 'pymc', 'astroquery', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True

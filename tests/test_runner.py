@@ -98,7 +98,8 @@ def test_a_fault_ends_what_runs_beside_it(tmp_path):
 
 
 def test_a_fault_is_seen_where_the_exit_code_comes_after_the_end(monkeypatch):
-    """A process closes its sentinel before the system has its exit code: on a busy machine the two are apart."""
+    """A process closes its sentinel before the system has its exit code: on a busy machine the two
+    are apart."""
 
     late = MagicMock(sentinel="ready")
     type(late).exitcode = PropertyMock(side_effect=[None, 1])

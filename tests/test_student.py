@@ -1,4 +1,5 @@
-"""The student version: questions stay, no solution does, names that are needed stay, nobody's work is lost."""
+"""The student version: questions stay, no solution does, names that are needed stay, nobody's work
+is lost."""
 
 import ast
 import os

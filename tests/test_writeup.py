@@ -1,4 +1,5 @@
-"""What is handed in: the student's own notebooks, their answers typeset, and nothing missing in silence."""
+"""What is handed in: the student's own notebooks, their answers typeset, and nothing missing in
+silence."""
 
 import base64
 import os

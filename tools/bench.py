@@ -1,4 +1,5 @@
-"""How fast and how large the package is, as ratios to plain alternatives of the same run (make bench).
+"""How fast and how large the package is, as ratios to plain alternatives of the same run (make
+bench).
 
 The table goes to docs/performance.md with the machine, the versions and the date.
 """
@@ -59,11 +60,12 @@ def peak(function):
 
 
 def observe(model, number, seed=1, snr=100):
-    """Spectra (float32) and labels of stars made from a model, near its training stars: no files."""
+    """Spectra (float32) and labels of stars made from a model, near its training stars: no
+    files."""
     rng = np.random.default_rng(seed)
-    x = model.training_labels[rng.integers(0, len(model.training_labels), number)] + 0.1 * rng.standard_normal(
-        (number, len(model.labels))
-    )
+    x = model.training_labels[
+        rng.integers(0, len(model.training_labels), number)
+    ] + 0.1 * rng.standard_normal((number, len(model.labels)))
     flux = np.empty((number, model.s2.size), np.float32)
     for rows in np.array_split(np.arange(number), max(1, number // 500)):
         noise = rng.standard_normal((len(rows), model.s2.size), np.float32)
@@ -245,7 +247,8 @@ def label_growth(model, k):
 
 
 def redrawing(survey, model, teach, labels, moves=20):
-    """From the move of a slider in notebook 03 to a picture ready to be sent to the browser: medians of some moves."""
+    """From the move of a slider in notebook 03 to a picture ready to be sent to the browser:
+    medians of some moves."""
     explorer = explore_spectrum(model, teach, labels, read_lines(), survey)
     for name, what in (("teff", "a label (goal 50 ms)"), ("window", "the window")):
         slider, times = explorer.controls[name], []

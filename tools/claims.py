@@ -1,7 +1,8 @@
 """Whether the numbers that a notebook's prose states are those of its variables.
 
-``tests/claims/claims_NN.py`` holds a function ``claims(v)`` for notebook NN. It is given the variables of the executed
-notebook and yields one row per claim: the words of the prose, the value, the number stated, and the tolerance.
+``tests/claims/claims_NN.py`` holds a function ``claims(v)`` for notebook NN. It is given the
+variables of the executed notebook and yields one row per claim: the words of the prose, the value,
+the number stated, and the tolerance.
 """
 
 import json
@@ -17,7 +18,8 @@ def claims_file(stem):
 
 
 def kernel_code(stem):
-    """Code that prints all claims of a notebook as JSON, to be run in its kernel after its last cell."""
+    """Code that prints all claims of a notebook as JSON, to be run in its kernel after its last
+    cell."""
     source = claims_file(stem).read_text(encoding="utf-8")
     return f"""
 import json as _json

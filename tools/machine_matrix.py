@@ -1,8 +1,10 @@
-"""Notebooks and tests as on other machines: this one with other kernels of OpenBLAS, numpy, glibc and torch.
+"""Notebooks and tests as on other machines: this one with other kernels of OpenBLAS, numpy, glibc
+and torch.
 
-Each configuration is a few settings of the environment. First its setting is tried: what it should change in a fresh Python
-has to change, or the configuration is refused. Then all notebooks and tests run on a fresh data folder below
-build/test-matrix/. What has passed is not run again as long as the commit is the same; ONLY some may be named.
+Each configuration is a few settings of the environment. First its setting is tried: what it should
+change in a fresh Python has to change, or the configuration is refused. Then all notebooks and
+tests run on a fresh data folder below build/test-matrix/. What has passed is not run again as long
+as the commit is the same; ONLY some may be named.
 """
 
 import argparse
@@ -57,7 +59,8 @@ def fingerprint(script, settings):
 
 
 def refusal(name):
-    """Why a configuration cannot be had here: "" if its setting works, "the same as ..." if this machine is like that."""
+    """Why a configuration cannot be had here: "" if its setting works, "the same as ..." if this
+    machine is like that."""
     settings, script, feature = CONFIGURATIONS[name]
     if feature and feature not in processor():
         return f"this processor has no {feature}"
@@ -83,7 +86,8 @@ def processor():
 
 
 def run(name, paths, data=None):
-    """Run pytest as one configuration, by default on fresh data, which go if all passes; returns a row of the table."""
+    """Run pytest as one configuration, by default on fresh data, which go if all passes; returns a
+    row of the table."""
     folder = BUILD / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

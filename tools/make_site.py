@@ -1,6 +1,8 @@
-"""Build the site from notebooks as committed, pages and docstrings into build/site/html (make site).
+"""Build the site from notebooks as committed, pages and docstrings into build/site/html (make
+site).
 
-Every page, link and picture must be there: a warning of Sphinx is an error, and so is a link to a file that is missing.
+Every page, link and picture must be there: a warning of Sphinx is an error, and so is a link to a
+file that is missing.
 """
 
 import argparse
@@ -69,7 +71,8 @@ def gather(source):
 
 
 def with_alt(notebook):
-    """The notebook with the text of each picture where myst-nb looks for it: in the metadata of the cell."""
+    """The notebook with the text of each picture where myst-nb looks for it: in the metadata of the
+    cell."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
@@ -78,13 +81,15 @@ def with_alt(notebook):
 
 
 def _link(match):
-    """A link of the README as it is on the site: pages lie side by side, other files of the repository have no page."""
+    """A link of the README as it is on the site: pages lie side by side, other files of the
+    repository have no page."""
     text, path = match[1], Path(match[2])
     return f"[{text}]({path.stem})" if path.parts[0] in ("notebooks", "docs") else text
 
 
 def modules():
-    """Names of the modules that have public names: those of labtools first, then those of each package."""
+    """Names of the modules that have public names: those of labtools first, then those of each
+    package."""
     names = []
     for package in ("labtools", "apogee_archive", "mock_survey", "survey_batch", "lab_course"):
         folder = ROOT / package if package == "labtools" else ROOT / "packages" / package

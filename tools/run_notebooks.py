@@ -1,7 +1,8 @@
-"""Run the lab's notebooks in order, showing which cell runs and how far it is; stop at the first error.
+"""Run the lab's notebooks in order, showing which cell runs and how far it is; stop at the first
+error.
 
-Without --into the notebooks are re-run in place, to refresh the outputs and the figures that are committed. Those are
-of the simulated survey, and without a student's name.
+Without --into the notebooks are re-run in place, to refresh the outputs and the figures that are
+committed. Those are of the simulated survey, and without a student's name.
 """
 
 import argparse
@@ -43,7 +44,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def without_bars(outputs):
-    """The outputs of a cell without progress bars and ports; of a living figure the still picture stays."""
+    """The outputs of a cell without progress bars and ports; of a living figure the still picture
+    stays."""
     for out in outputs:
         if out.output_type == "stream" and out.name == "stderr":
             out = NotebookNode(out, text=PORT.sub("", BAR.sub("", out.text)))
@@ -61,7 +63,8 @@ def without_bars(outputs):
 
 
 def show(text, end="\n"):
-    """A line that replaces an unfinished one (with end="") on a terminal; elsewhere unfinished ones are left out."""
+    """A line that replaces an unfinished one (with end="") on a terminal; elsewhere unfinished ones
+    are left out."""
     if sys.stdout.isatty():
         print(f"\r\033[K{text}", end=end, flush=True)
     elif end:
@@ -104,7 +107,8 @@ class Client(NotebookClient):
 
 
 def run(path, target, label, timeout):
-    """Execute one notebook and write it to `target`, to another file also when a cell fails; raises one of FAULTS."""
+    """Execute one notebook and write it to `target`, to another file also when a cell fails; raises
+    one of FAULTS."""
     notebook = nbformat.read(path, as_version=4)
     began = time.monotonic()
     folder = {"metadata": {"path": str(path.parent)}}
@@ -135,7 +139,8 @@ def run(path, target, label, timeout):
 
 
 def check_claims(notebook, stem):
-    """Say which numbers of the prose the run did not confirm, and take the cell that computed them away again."""
+    """Say which numbers of the prose the run did not confirm, and take the cell that computed them
+    away again."""
     if claims.claims_file(stem).is_file():
         cell = notebook.cells.pop()
         rows = claims.rows_in("".join(out.get("text", "") for out in cell.outputs))
@@ -144,7 +149,8 @@ def check_claims(notebook, stem):
 
 
 def write(notebook, target):
-    """Write an executed notebook as JupyterLab would, without the bars, whose speeds differ at every run."""
+    """Write an executed notebook as JupyterLab would, without the bars, whose speeds differ at
+    every run."""
     target.parent.mkdir(parents=True, exist_ok=True)
     notebook.metadata.pop("widgets", None)
     notebook.metadata["kernelspec"] = SPEC
@@ -164,7 +170,8 @@ def is_small():
 
 
 def prepare(in_place):
-    """Settings for kernels, which inherit them; in place those of the committed outputs. Returns what forbids it."""
+    """Settings for kernels, which inherit them; in place those of the committed outputs. Returns
+    what forbids it."""
     if not in_place:
         if is_small():
             os.environ.setdefault("LAB_BATCH_STARS", "2500")
@@ -190,7 +197,8 @@ Open next: {Path(sys.executable).parent / "jupyter"} lab {folder}
 
 
 def attempt(*job):
-    """Run a notebook (arguments of `run`); a cell that fails, which has been said, ends this process."""
+    """Run a notebook (arguments of `run`); a cell that fails, which has been said, ends this
+    process."""
     try:
         run(*job)
     except FAULTS:
@@ -198,7 +206,8 @@ def attempt(*job):
 
 
 def make_data():
-    """Make the simulated survey, its Cannon and the JWST pair before notebooks ask for them, two at a time.
+    """Make the simulated survey, its Cannon and the JWST pair before notebooks ask for them, two at
+    a time.
 
     Each process keeps what it makes in the data folder, from where the notebooks read it.
     """

@@ -1,4 +1,4 @@
-"""``python -m lab_course doctor | clean-old | student | handin``: what a class needs from the command line."""
+"""What a class needs, from the command line: ``python -m lab_course doctor`` and others."""
 
 import argparse
 import shutil

@@ -2,10 +2,10 @@
 
 ``make course`` writes
 
-- ``build/course/source/lab/``: the notebooks with solutions between nbgrader's marks, and with graded cells;
+- ``build/course/source/lab/``: the notebooks, with solutions between nbgrader's marks;
 - ``build/course/nbgrader_config.py``: the limits that these notebooks need;
-- ``build/course/bundle/``: what students get: the package, the environment and the notebooks without solutions,
-  outputs or figures. It needs nothing else of this repository.
+- ``build/course/bundle/``: what students get: the package, the environment and the notebooks
+  without solutions, outputs or figures. It needs nothing else of this repository.
 """
 
 import argparse
@@ -45,11 +45,11 @@ c.ExecutePreprocessor.interrupt_on_timeout = True
 '''
 README = """# The stellar spectra lab
 
-The notebooks are in `notebooks/`. Write your solutions where it says "your turn"; your answers go into the
-cells that ask for them. A check cell says whether your numbers are right.
+The notebooks are in `notebooks/`. Write your solutions where it says "your turn"; your answers go
+into the cells that ask for them. A check cell says whether your numbers are right.
 
-    make jupyter                               # installs the packages, then opens JupyterLab on the notebooks
-    make handin NAME="Firstname Lastname"      # runs your notebooks, leaves three PDFs and the write-up in figures/
+    make jupyter                           # installs the packages, then opens JupyterLab
+    make handin NAME="Firstname Lastname"  # runs your notebooks; PDFs and write-up in figures/
 
 It needs Python 3.11 or newer, `make`, and 3.3 GB of disk.
 """
@@ -79,7 +79,7 @@ def write_course(folder, notebooks):
 
 
 def write_bundle(folder, notebooks):
-    """Write what students get; notebooks in it that somebody has changed are kept. Returns their names."""
+    """Write what students get; returns the names of notebooks that were kept as changed."""
     root = checkout()
     for name in SHIPPED:
         source, target = root / name, folder / name

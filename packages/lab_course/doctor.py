@@ -1,4 +1,4 @@
-"""What is installed, which survey is set, what the caches hold, what answers, and what to do about it."""
+"""The doctor: what is installed, set, cached and reachable, and what to do about what is wrong."""
 
 import re
 import shutil
@@ -22,7 +22,15 @@ ROOM = 1e9  # bytes that a session may need
 
 
 def examine(network=True, verify=False):
-    """Yield what the doctor finds: OK, NOTE or BAD, what it is, what to do. `verify` compares all checksums."""
+    """Yield what the doctor finds: OK, NOTE or BAD, what it is, and what to do.
+
+    Parameters
+    ----------
+    network : bool
+        Whether servers are asked.
+    verify : bool
+        Whether all checksums are compared.
+    """
     yield from _installed()
     try:
         survey = open_survey()

@@ -1,6 +1,7 @@
-"""Figures that answer the hand: labels, masks, continuum and scatter under sliders (ipywidgets and ipympl).
+"""Interactive figures: labels, masks, continuum and scatter under sliders (ipywidgets, ipympl).
 
-In JupyterLab they are widgets; where widgets cannot run (nbval, GitHub, PDF) the same object shows as a still figure.
+In JupyterLab they are widgets; where widgets cannot run (nbval, GitHub, PDF) the same object shows
+as a still figure.
 """
 
 import base64
@@ -31,10 +32,21 @@ DIGITS = {"teff": ".0f"}
 class Explorer(widgets.VBox):
     """A figure with controls above it, drawn anew by `draw(**values)` when one of them moves.
 
-    Only the artists `moving` are drawn again, on a picture of the rest, unless one of the controls in `reframe` moved.
+    Only the artists `moving` are drawn again, on a picture of the rest, unless one of the controls
+    in `reframe` moved.
 
-    controls : name -> widget with a `value`. draw : function of these values; it changes the artists, and returns a
-    line of HTML that is shown below the figure.
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure.
+    controls : dict of str to widget
+        Widgets with a `value`.
+    draw : callable
+        Takes these values, changes the artists, and returns a line of HTML to show below the figure.
+    moving : list of Artist
+        The artists that change.
+    reframe : sequence of str
+        Controls that change more than the moving artists.
     """
 
     def __init__(self, figure, controls, draw, moving, reframe=()):
@@ -102,7 +114,7 @@ def _slider(name, low, high, value, digits):
 
 
 def _axes(**shape):
-    """Axes of a figure whose layout is fixed, because a layout engine would cost more than all the rest."""
+    """Axes of a figure whose layout is fixed: a layout engine would cost more than the rest."""
     figure = Figure(figsize=(9.5, 4.8), layout="none")
     figure.subplots_adjust(left=0.12, right=0.96, top=0.92, bottom=0.13, hspace=0.1, wspace=0.25)
     return figure, figure.subplots(**shape)
@@ -111,14 +123,23 @@ def _axes(**shape):
 def explore_spectrum(cannon, spectra, labels, lines, survey, width=80.0):
     """The spectrum that the model predicts for labels under sliders, in a window that moves.
 
-    Beneath it the most similar of the real stars, below both the gradient of one label. The model's curve turns grey
-    where it extrapolates, and the line next to the cursor is named.
+    Beneath it the most similar of the real stars, below both the gradient of one label. The model's
+    curve turns grey where it extrapolates, and the line next to the cursor is named.
 
     Parameters
     ----------
-    spectra, labels : normalized spectra and labels (DataFrame) of stars to compare with, indexed alike.
-    lines : DataFrame with species, wavelength (Angstrom, vacuum) and ep (eV).
-    width : of the window, Angstrom.
+    Parameters
+    ----------
+    cannon : Cannon
+        The model.
+    spectra, labels : Dataset, DataFrame
+        Normalized spectra, and labels, of the same stars, to compare with.
+    lines : DataFrame
+        With species, wavelength (Angstrom, vacuum) and ep (eV).
+    survey : Survey
+        Its title is printed.
+    width : float
+        Of the window, Angstrom.
     """
     names, wavelength = list(cannon.labels), cannon.wavelength
     scaled, span = (
@@ -190,9 +211,16 @@ def _name_line(event, lines, marker, note, explorer, reach=1.0):
 
 
 def explore_mask(raw, continuum_pixels, survey):
-    """One raw spectrum, the pixels that chosen bits take away, and its pseudo-continuum of a chosen degree.
+    """One raw spectrum, without the pixels of chosen bits, and its continuum of a chosen degree.
 
-    raw : Dataset of one star with flux, error and mask. continuum_pixels : as in `labtools.normalize`.
+    Parameters
+    ----------
+    raw : Dataset
+        Of one star, with flux, error and mask.
+    continuum_pixels : DataArray
+        As in `labtools.normalize`.
+    survey : Survey
+        Its title is printed.
     """
     figure, (upper, lower) = _axes(nrows=2, sharex=True, height_ratios=[1.5, 1])
     wavelength, flux, mask = raw.wavelength.values, raw.flux.values[0], raw.mask.values[0]
@@ -239,9 +267,14 @@ def explore_mask(raw, continuum_pixels, survey):
 
 
 def explore_scatter(design, flux, error, title):
-    """The fit of one pixel at a scatter s² under a slider: residuals in units of their noise, and the likelihood.
+    """The fit of one pixel at a scatter s² under a slider: its residuals and its likelihood.
 
-    design : (N, T) design matrix. flux, error : (N,) of that pixel in N stars; error = inf leaves a star out.
+    Parameters
+    ----------
+    design : array (N, T)
+        Design matrix of N stars.
+    flux, error : array (N,)
+        Of that pixel; a star of infinite error is left out.
     """
     good = np.isfinite(error)
     x, f, variance = design[good], flux[good], error[good] ** 2

@@ -2,13 +2,16 @@
 
 The notebooks of the lab say themselves what is what:
 
-- ``### BEGIN SOLUTION`` and ``### END SOLUTION`` in a code cell stand around what a student is to write.
+- ``### BEGIN SOLUTION`` and ``### END SOLUTION`` stand around what a student is to write.
 - The tag ``solution`` marks a cell that is a solution as a whole.
-- The tag ``answer``, or a Markdown cell that begins with ``**Answer.**``, is an answer in the student's own words.
-- The tag ``check`` marks a code cell that judges the numbers above it; ``lab.points`` in its metadata are its points.
+- The tag ``answer``, or a Markdown cell that begins with ``**Answer.**``, is an answer
+  in the student's own words.
+- The tag ``check`` marks a code cell that judges the numbers above it; ``lab.points`` in its
+  metadata are its points.
 
-`student_version` makes what a student gets; `course_version` makes the source of an nbgrader assignment, from which
-nbgrader makes the same. In both, the names that later cells need stay as ``name = ...``.
+`student_version` makes what a student gets; `course_version` makes the source of an nbgrader
+assignment, from which nbgrader makes the same. In both, the names that later cells need stay as
+``name = ...``.
 """
 
 import argparse
@@ -49,7 +52,7 @@ def student_version(notebook, stem):
 
 
 def course_version(notebook, stem):
-    """The notebook as the source of an nbgrader assignment: solutions stay, between nbgrader's marks.
+    """The notebook as the source of an nbgrader assignment, with solutions between its marks.
 
     The arguments are those of `student_version`.
     """
@@ -104,7 +107,7 @@ def _prepared(notebook, stem, keep_solutions):
 
 
 def _with_hidden_test(source):
-    """A check that is made again with the lab's own checks, whatever a notebook has put in their place."""
+    """A check that is made a second time, even if a notebook has replaced the lab's checks."""
     last = ast.unparse(ast.parse(source).body[-1])
     hidden = [
         "import importlib",
@@ -135,7 +138,7 @@ def _graded(name, points=None, solution=False, locked=False):
 
 
 def _task(source, later, keep_solution):
-    """A solution cell as a task: what stands outside the marks, and stubs in the place of what is inside."""
+    """A solution cell as a task: a stub in the place of what stands between the marks."""
     if BEGIN not in source:
         source = f"{BEGIN}\n{source}\n{END}"
     parts = re.split(rf"^[ \t]*{BEGIN}\n(.*?)\n?[ \t]*{END}$", source, flags=re.S | re.M)

@@ -1,7 +1,8 @@
-"""What is handed in: the three checkpoint PDFs and the final write-up, from the student's own notebooks.
+"""What a student hands in: three checkpoint PDFs and a write-up, from their own notebooks.
 
-``make handin NAME="Firstname Lastname"`` runs the notebooks that the student has worked on, and typesets (with typst)
-the answers that they hold: one section per problem, with the figure that the student's notebook shows there.
+``make handin NAME="Firstname Lastname"`` runs the notebooks that the student has worked on, and
+typesets (with typst) the answers that they hold: one section per problem, with the figure that the
+student's notebook shows there.
 """
 
 import argparse
@@ -28,13 +29,14 @@ WITH_FIGURE = (1, 4, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 """Problems whose answer rests on a figure."""
 
 METHOD = """
-Each star's spectrum was read from its apStar file (row 0), pixels with bits 0 to 7 or 12 of the mask were given
-infinite errors, and each of the three chips was divided by a polynomial of second degree through pixels near the
-continuum (Ness et al. 2015). Half of the giants taught _The Cannon_: in every pixel the flux is a quadratic
-polynomial of $T_"eff"$, $log g$, [Fe/H], [Mg/Fe] and [Si/Fe], 21 coefficients by weighted least squares, with an
-intrinsic scatter of largest likelihood. The other half tested it: their labels minimize $chi^2$ over all usable
-pixels, weighted by $1 slash (sigma^2 + s^2)$. The mystery star's posterior was sampled by NUTS with uniform priors
-over the range of the training labels, a tenth wider at each end.
+Each star's spectrum was read from its apStar file (row 0), pixels with bits 0 to 7 or 12 of the
+mask were given infinite errors, and each of the three chips was divided by a polynomial of second
+degree through pixels near the continuum (Ness et al. 2015). Half of the giants taught _The
+Cannon_: in every pixel the flux is a quadratic polynomial of $T_"eff"$, $log g$, [Fe/H], [Mg/Fe]
+and [Si/Fe], 21 coefficients by weighted least squares, with an intrinsic scatter of largest
+likelihood. The other half tested it: their labels minimize $chi^2$ over all usable pixels,
+weighted by $1 slash (sigma^2 + s^2)$. The mystery star's posterior was sampled by NUTS with
+uniform priors over the range of the training labels, a tenth wider at each end.
 """
 REFERENCES = (
     "Abdurro'uf et al. 2022, ApJS 259, 35 (SDSS DR17)",
@@ -75,8 +77,9 @@ class Section:
 def find_work(root):
     """The folder with the student's notebooks, or None where nobody has worked yet.
 
-    In a student's bundle that is ``notebooks``; in a full checkout ``build/work`` (from ``make jupyter``) or
-    ``build/student`` (from ``make student``), the first that holds a notebook which differs from the lab's own.
+    In a student's bundle that is ``notebooks``; in a full checkout ``build/work`` (from ``make
+    jupyter``) or ``build/student`` (from ``make student``), the first that holds a notebook which
+    differs from the lab's own.
     """
     reference = root / "notebooks"
     has_solutions = any(
@@ -103,7 +106,7 @@ def _code(path):
 
 
 def run_notebooks(work, into, root):
-    """Run those of the student's notebooks whose executed copy is not up to date; the runner's exit code."""
+    """Run the notebooks whose executed copy is not up to date; returns the runner's exit code."""
     stale = []
     for path in _notebooks(work):
         mark = into / f".{path.stem}.made-by"
@@ -122,7 +125,7 @@ def run_notebooks(work, into, root):
 
 
 def _key(path):
-    """What the executed copy of a notebook depends on, as far as a student changes it: code, answers, settings."""
+    """What the executed copy depends on, as far as a student changes it."""
     cells = [cell.source for cell in nbformat.read(path, 4).cells]
     settings = {
         name: value for name, value in sorted(os.environ.items()) if name.startswith("LAB_")
@@ -269,7 +272,7 @@ def missing_pieces(sections, abstract):
 
 
 def main(arguments=None):
-    """Run the student's notebooks, then leave the checkpoint PDFs and the write-up in the folder of figures."""
+    """Run the student's notebooks; leave the checkpoint PDFs and the write-up beside the figures."""
     parser = argparse.ArgumentParser(prog="make handin", description=main.__doc__)
     parser.add_argument("--work", type=Path, help="folder of the student's notebooks")
     options = parser.parse_args(arguments)
@@ -280,8 +283,9 @@ def main(arguments=None):
     work = options.work or find_work(root)
     if work is None or not _notebooks(work):
         print(
-            "There is no work of yours to hand in: build/work and build/student hold no notebook that differs from "
-            "the lab's own. Work in `make jupyter` or `make student`, or name a folder with --work.",
+            "There is no work of yours to hand in: build/work and build/student hold no notebook "
+            "that differs from the lab's own. Work in `make jupyter` or `make student`, or name a "
+            "folder with --work.",
             file=sys.stderr,
         )
         return 2
