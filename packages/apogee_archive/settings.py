@@ -6,12 +6,39 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["checkout", "data_folders", "figures_folder", "setting", "table", "writable"]
+__all__ = [
+    "checkout",
+    "data_folders",
+    "figures_folder",
+    "int_setting",
+    "setting",
+    "table",
+    "writable",
+]
 
 
 def setting(name, default=""):
     """The environment variable LAB_<name> without blanks around it, `default` if it is empty or not set."""
     return os.environ.get(f"LAB_{name}", "").strip() or default
+
+
+def int_setting(name: str, default: int) -> int:
+    """The whole number that the environment variable LAB_<name> gives, `default` if it is not set.
+
+    Raises
+    ------
+    ValueError
+        If it is not a whole number.
+
+    Examples
+    --------
+    >>> int_setting("NOT_SET", 128)
+    128
+    """
+    wanted = str(setting(name, default))
+    if not wanted.isdecimal():
+        raise ValueError(f"LAB_{name} is a whole number, not {wanted!r}")
+    return int(wanted)
 
 
 def checkout():
