@@ -23,6 +23,9 @@ from . import (
     plots as plots,
 )
 from . import (
+    products as products,
+)
+from . import (
     selection as selection,
 )
 from . import (
@@ -46,6 +49,12 @@ from .continuum import (
 from .continuum import (
     running_quantile as running_quantile,
 )
+from .products import (
+    lab_cannon as lab_cannon,
+)
+from .products import (
+    normalized_giants as normalized_giants,
+)
 from .selection import (
     LABELS as LABELS,
 )
@@ -67,13 +76,7 @@ from .selection import (
 from .spectra import cap_snr as cap_snr
 from .spectra import resample as resample
 from .surveys import (
-    lab_cannon as lab_cannon,
-)
-from .surveys import (
     left_out as left_out,
-)
-from .surveys import (
-    normalized_giants as normalized_giants,
 )
 from .surveys import (
     open_pair as open_pair,

@@ -151,7 +151,7 @@ def label_survey(
     ----------
     survey : object
         Of `labtools.open_survey`, or another one with ``title``, ``version``, ``catalog()``,
-        ``continuum_pixels()`` and ``spectra(rows, share=0)``.
+        ``continuum_pixels()`` and ``spectra(rows, min_fraction=0)``.
     cannon : Cannon
         A model trained on the wavelengths of the survey's continuum pixels.
     out : path
