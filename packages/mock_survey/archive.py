@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from apogee_archive.cache import hash_key, sha256_of, verify_manifest, write_manifest
 from apogee_archive.columns import LABELS
 from apogee_archive.files import STARS as STARS_FOLDER
-from apogee_archive.files import place_of
+from apogee_archive.files import sas_path
 from apogee_archive.fits_headers import fits_headers
 from apogee_archive.grid import CHIPS, WAVELENGTH
 from apogee_archive.settings import int_setting
@@ -245,7 +245,7 @@ def _write_spectra(folder: Path, entries: pd.DataFrame, seed: int) -> tuple[np.n
                 source = model * throughput(star, rng)
                 images = observe(source, star, rng)
                 found.append(pipeline.errors(star, source, images))
-                place = f"sas/{place_of(star)}" if star.file else "mystery.fits"
+                place = f"sas/{sas_path(star)}" if star.file else "mystery.fits"
                 _write_apstar(folder / place, name, star, images)
                 bar.update()
     noise, covariance = zip(*found, strict=True)
