@@ -82,9 +82,6 @@ def sas_path(row: Mapping) -> str:
     return "/".join([STARS, *parts])
 
 
-place_of = sas_path
-
-
 def expected_bytes(nvisits: np.ndarray) -> float:
     """About the size of apStar files of DR17: 7 images of 4 bytes per pixel, and tables.
 
