@@ -7,6 +7,7 @@ from . import (
     jwst as jwst,
     mcmc as mcmc,
     plots as plots,
+    products as products,
     selection as selection,
     spectra as spectra,
     starnet as starnet,
@@ -20,6 +21,7 @@ from .continuum import (
     normalize as normalize,
     running_quantile as running_quantile,
 )
+from .products import lab_cannon as lab_cannon, normalized_giants as normalized_giants
 from .selection import (
     LABELS as LABELS,
     bias_and_scatter as bias_and_scatter,
@@ -30,10 +32,8 @@ from .selection import (
 )
 from .spectra import cap_snr as cap_snr, resample as resample
 from .surveys import (
-    lab_cannon as lab_cannon,
     left_out as left_out,
     m71_spectra as m71_spectra,
-    normalized_giants as normalized_giants,
     open_pair as open_pair,
     open_survey as open_survey,
     read_apstar as read_apstar,

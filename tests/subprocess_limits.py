@@ -1,5 +1,7 @@
-"""Python code in a process of its own, under a limit of memory and time: for files that could bring
-a process down."""
+"""Python code in a process of its own, under limits of memory and of processor time.
+
+For files that could bring a process down. A wall clock would fail on a busy machine.
+"""
 
 import os
 import subprocess
@@ -11,14 +13,18 @@ LIMIT = """
 import resource
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + {megabytes} * 2**20, -1))
+spent = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
+resource.setrlimit(resource.RLIMIT_CPU, (spent + {seconds}, -1))
 """
 
 
 def run_limited(imports, code, *arguments, seconds=120, megabytes=1024):
-    """Lines that `code` prints; after `imports` it may take so many more megabytes. Fails if the
-    process fails."""
+    """Lines that `code` prints; fails if the process fails.
+
+    After `imports` it may take so many more megabytes, and seconds of processor time.
+    """
     program = (
-        imports + (LIMIT.format(megabytes=megabytes) if sys.platform == "linux" else "") + code
+        imports + (LIMIT.format(megabytes=megabytes, seconds=seconds) if sys.platform == "linux" else "") + code
     )
     paths = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]
@@ -27,7 +33,7 @@ def run_limited(imports, code, *arguments, seconds=120, megabytes=1024):
         env=os.environ | {"PYTHONPATH": paths},
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=20 * seconds,
     )
     assert done.returncode == 0, (
         f"{done.stdout[-1000:]}\n{done.stderr[-2000:]} (status {done.returncode})"

@@ -71,7 +71,7 @@ def numbers(report):
 class WithoutFiles(SimulatedSurvey):
     """The simulated survey after its files were lost."""
 
-    def spectra(self, rows, share=0):
+    def spectra(self, rows, min_fraction=0):
         raise AssertionError("the archive was read again")
 
 
@@ -354,10 +354,10 @@ class Unreadable(Archive):
 
     bad: str = ""
 
-    def spectra(self, rows, share=0):
+    def spectra(self, rows, min_fraction=0):
         if self.bad in rows.index:
             raise OSError(5, "Input/output error")
-        return super().spectra(rows, share=share)
+        return super().spectra(rows, min_fraction=min_fraction)
 
 
 @dataclass(frozen=True)
@@ -366,7 +366,7 @@ class Deadly(ModelSurvey):
 
     grave: str = ""
 
-    def spectra(self, rows, share=0):
+    def spectra(self, rows, min_fraction=0):
         if "made0000130" in rows.index and not Path(self.grave).exists():
             Path(self.grave).touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -377,7 +377,7 @@ class Deadly(ModelSurvey):
 class Broken(ModelSurvey):
     """Of one chunk no spectrum can be read."""
 
-    def spectra(self, rows, share=0):
+    def spectra(self, rows, min_fraction=0):
         if rows.index.min() >= "made0000120" and rows.index.max() < "made0000140":
             raise OSError("the disk does not answer")
         return super().spectra(rows)
@@ -435,7 +435,7 @@ class Slow(ModelSurvey):
 
     pause: float = 0.5
 
-    def spectra(self, rows, share=0):
+    def spectra(self, rows, min_fraction=0):
         time.sleep(self.pause)
         return super().spectra(rows)
 

@@ -138,8 +138,24 @@ def test_a_field_name_cannot_change_the_query(field):
 
 def test_fillers_of_every_kind_become_nan(archive):
     table = read_tables(archive).reset_index().iloc[:6]
-    table["teff"] = [4000, -9999, -9999.99, np.inf, np.nan, -1e30]
-    assert tidy(table, "test").teff.notna().to_list() == [True] + [False] * 5
+    for fillers in ([-9999, -9999.99, np.inf, np.nan, -1e30], [-999, -999.9, -1000, -9000, -9999]):
+        table["teff"] = [4000, *fillers]
+        assert tidy(table, "test").teff.notna().to_list() == [True] + [False] * 5
+
+
+@pytest.mark.parametrize("column", ["STARFLAG", "ASPCAPFLAG", "EXTRATARG", "NVISITS"])
+def test_masked_whole_numbers_are_not_read_as_bits(archive, tmp_path, column):
+    """An allStar file that astropy read, masked and saved: a TNULL stands in the place of a flag."""
+    path = write_allstar(tmp_path / "a.fits", read_tables(archive).reset_index())
+    table = Table.read(path)
+    table[column] = np.ma.masked_array(np.ravel(table[column]), np.arange(len(table)) == 3)
+    table.write(tmp_path / "again.fits")
+    with pytest.raises(CorruptFileError, match=f"{column.lower()} .*1 of 14 are missing or masked"):
+        read_allstar(tmp_path / "again.fits")
+    unmasked = Table.read(path)
+    unmasked[column] = np.ma.masked_array(np.ravel(unmasked[column]), False)
+    unmasked.write(tmp_path / "whole.fits")
+    pd.testing.assert_frame_equal(read_allstar(tmp_path / "whole.fits"), read_allstar(path))
 
 
 @pytest.mark.parametrize(

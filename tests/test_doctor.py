@@ -36,7 +36,7 @@ def home(tmp_path, sdss, monkeypatch):
     survey = open_survey()
     ids = survey.catalog().index.unique()
     survey.spectra(ids[:4])
-    survey.spectra(ids[4:], keep="arrays")
+    survey.spectra(ids[4:], storage="arrays")
     return survey.root
 
 

@@ -130,7 +130,7 @@ def test_the_file_of_a_star_is_whole_and_named(dr17):
 
 def test_a_star_of_which_only_arrays_are_kept_has_no_file(dr17):
     star = dr17.catalog().index[0]
-    dr17.spectra([star], keep="arrays")
+    dr17.spectra([star], storage="arrays")
     with pytest.raises(FileNotFoundError, match="LAB_STORAGE"):
         dr17.path(star)
 
@@ -303,7 +303,7 @@ def test_an_interruption_leaves_whole_files_and_the_next_call_goes_on(
 def test_a_bad_day_costs_nothing(dr17, sdss, mirror, sums, keep):
     ids = dr17.catalog().index.unique()
     sdss.fault, sdss.sums = bad_day(seed=5), sums
-    spectra = dr17.spectra(ids, keep=keep)
+    spectra = dr17.spectra(ids, storage=keep)
     assert spectra.star.values.tolist() == ids.tolist()
     assert_right(spectra, mirror)
     fits = files_of(dr17.root)
@@ -367,7 +367,116 @@ def test_a_fingerprint_follows_the_bytes(dr17, sdss, mirror):
     assert dr17.fingerprint(ids) != first
     before = dr17.fingerprint(ids)
     path.write_bytes(path.read_bytes())
+    assert dr17.fingerprint(ids) == before, "without one it is the bytes"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
     assert dr17.fingerprint(ids) != before
+
+
+def test_a_fingerprint_of_arrays_is_that_of_their_bytes(dr17, monkeypatch, tmp_path):
+    """A copied folder has new times of change, and is the same."""
+    monkeypatch.setenv("LAB_STORAGE", "arrays")
+    ids = dr17.catalog().index.unique()[:4]
+    first = dr17.fingerprint(ids)
+    shutil.copytree(dr17.root, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert open_survey("dr17", tmp_path / "copy").fingerprint(ids) == first
+
+
+def test_a_download_is_parsed_once(dr17, monkeypatch):
+    parsed, parse = [], archive.files.parse_apstar
+
+    def count(content, source, bits):
+        parsed.append(source)
+        return parse(content, source, bits)
+
+    ids = dr17.catalog().index.unique()
+    monkeypatch.setattr(archive.files, "parse_apstar", count)
+    dr17.spectra(ids)
+    assert len(parsed) == 20
+
+
+def test_a_star_that_the_archive_does_not_have_is_asked_for_once(dr17, sdss, mirror, tmp_path):
+    """The list of checksums does not name it either: that is remembered, for a month."""
+    copy = shutil.copytree(mirror, tmp_path / "copy")
+    ids = dr17.catalog().index.unique()
+    (gone,) = copy.rglob(f"*{ids[3]}.fits")
+    gone.unlink()
+    with serving(copy) as server:
+        for asked in (1, 1, 1):
+            with pytest.warns(UserWarning, match="1 of 20 spectra are left out"):
+                spectra = dr17.spectra(ids)
+            assert server.asked(ids[3]) == asked
+    with archive.conf.set_temp("sas_baseurl", f"{server.url}/sas"):  # it is gone
+        with pytest.warns(UserWarning, match=r"404.*delete absent\.json"):
+            dr17.spectra(ids)
+    assert left_out(spectra).star.to_list() == [ids[3]]
+    (dr17.home / "absent.json").write_text('{"http://x": 3')  # damaged: asked for again
+    assert dr17.spectra(ids).sizes["star"] == 20
+
+
+def test_a_404_without_a_list_of_checksums_is_not_remembered(dr17, sdss):
+    ids = dr17.catalog().index.unique()[:6]
+    sdss.sums, sdss.fault = False, lambda path, number: "404" if ids[3] in path else None
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="1 of 6 spectra are left out"):
+            dr17.spectra(ids)
+    assert sdss.asked(ids[3]) == 2
+
+
+def test_what_fetch_could_not_bring_is_not_asked_for_again(dr17, sdss):
+    ids = dr17.catalog().index.unique()[:6]
+    sdss.sums, sdss.fault = False, lambda path, number: "404" if ids[3] in path else None
+    with pytest.warns(UserWarning, match="no list"):
+        faults = dr17.fetch(ids)
+    assert list(faults) == [ids[3]]
+    first = dr17.fingerprint(ids, faults)
+    with pytest.warns(UserWarning, match="404"):
+        dr17.spectra(ids, faults=faults)
+    assert sdss.asked(ids[3]) == 1
+    sdss.fault = lambda path, number: None
+    with pytest.warns(UserWarning, match="no list"):
+        assert dr17.fingerprint(ids) != first, "it has come"
+
+
+def test_a_file_that_cannot_be_read_is_left_out_and_named(dr17, monkeypatch):
+    ids = dr17.catalog().index.unique()[:6]
+    closed = dr17.path(ids[2])
+    dr17.spectra(ids)
+    read = Path.read_bytes
+
+    def refuse(path):
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(archive, "gather", lambda requests: iter(()))
+    with pytest.warns(UserWarning, match=f"1 of 6 spectra.*\n.*{ids[2].replace('+', '.')}.*Permission"):
+        assert dr17.spectra(ids).sizes["star"] == 5
+
+
+def test_an_unreadable_list_of_checksums_is_named(dr17, sdss):
+    ids = dr17.catalog().index.unique()[:6]
+    dr17.spectra(ids)
+    for path in dr17.home.rglob("*.sha1sum"):
+        path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="sha1sum cannot be read.*not verified"):
+        assert dr17.spectra(ids).sizes["star"] == 6
+    next(dr17.home.rglob(f"*{ids[0]}.fits")).unlink()
+    with pytest.warns(UserWarning, match="cannot be read"):
+        dr17.spectra(ids)
+    assert [path for path in dr17.home.rglob("*.sha1sum") if path.read_bytes()], "fetched again"
+
+
+@pytest.mark.parametrize(
+    "pack_up",
+    [list, set, np.array, pd.Index, pd.Series, lambda ids: dict.fromkeys(ids).keys(),
+     lambda ids: np.array(ids, "S"), lambda ids: [f" {one}  " for one in ids], iter,
+     lambda ids: xr.DataArray(ids), lambda ids: pd.DataFrame({"apogee_id": ids, "teff": 1.0}),
+     lambda ids: pd.DataFrame({"teff": 1.0}, index=ids)],
+)  # fmt: skip
+def test_names_of_stars_in_whatever_holds_them(dr17, pack_up):
+    ids = dr17.catalog().index.unique()[:3].tolist()
+    assert set(dr17.spectra(pack_up(ids)).star.values) == set(ids)
 
 
 def test_a_table_of_ones_own_may_have_gaps(dr17, mirror):
@@ -390,7 +499,7 @@ def test_a_portal_ends_it_with_the_truth(dr17, sdss):
     sdss.fault = lambda path, number: "html"
     with pytest.raises(ArchiveError, match="log in"):
         dr17.spectra(ids)
-    assert len(sdss.requests) < 30
+    assert len(sdss.requests) < 60
 
 
 def test_names_in_a_catalog_are_never_paths(dr17, sdss, mirror, tmp_path):
@@ -479,7 +588,7 @@ def test_what_to_keep_comes_from_the_environment(dr17, monkeypatch):
     dr17.spectra(ids)
     assert (len(files_of(dr17.root)), len(list(dr17.root.rglob("*.npz")))) == (0, 4)
     with pytest.raises(ValueError, match="'files' or 'arrays'"):
-        dr17.spectra(ids, keep="pickles")
+        dr17.spectra(ids, storage="pickles")
 
 
 # ---------------------------------------------------------------- course files
@@ -548,6 +657,7 @@ def simulated(mirror, tmp_path, monkeypatch):
     np.savez(
         folder / "continuum_pixels.npz", trusted=pixels % 10 == 0, wavelengths=WAVELENGTH[pixels]
     )
+    cache.write_manifest(folder, "*")
     monkeypatch.setattr(simulate, "write_survey", lambda folders: folders[0] / "v0")
     return open_survey("simulated", tmp_path)
 

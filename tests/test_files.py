@@ -7,18 +7,18 @@ import pytest
 import xarray as xr
 from astropy.io import fits
 
-from apogee_archive.apstar import read_apstar
+from apogee_archive.apstar import parse_apstar, read_apstar
 from apogee_archive.errors import CorruptFileError
 from apogee_archive.files import (
-    OWN,
+    RECEIVED,
     check_star,
     expected_bytes,
     pack,
-    place_of,
-    read_checksums,
+    sas_path,
+    parse_sha1sums,
     read_continuum_pixels,
     read_star,
-    sums_in,
+    read_sha1sums,
 )
 from labtools.spectra import WAVELENGTH
 from tiny_archive import PIXELS, write_apstar
@@ -37,11 +37,11 @@ def row(telescope="apo25m", field="060+00", file=f"apStar-dr17-{STAR}.fits"):
 
 def test_places_are_those_of_the_archive():
     stars = "dr17/apogee/spectro/redux/dr17/stars"
-    assert place_of(row()) == f"{stars}/apo25m/060+00/apStar-dr17-{STAR}.fits"
+    assert sas_path(row()) == f"{stars}/apo25m/060+00/apStar-dr17-{STAR}.fits"
     south = row("lco25m", "293-37-C", "asStar-dr17-2M03174068-7748459.fits")
-    assert place_of(south) == f"{stars}/lco25m/293-37-C/asStar-dr17-2M03174068-7748459.fits"
+    assert sas_path(south) == f"{stars}/lco25m/293-37-C/asStar-dr17-2M03174068-7748459.fits"
     assert (
-        place_of(row("apo1m", "hip", "apStar-dr17-VESTA.fits"))
+        sas_path(row("apo1m", "hip", "apStar-dr17-VESTA.fits"))
         == f"{stars}/apo1m/hip/apStar-dr17-VESTA.fits"
     )
 
@@ -70,7 +70,7 @@ def test_names_are_never_paths(evil):
     files = [row(file=f"apStar-dr17-{evil}.fits")] if isinstance(evil, str) else []
     for bad in (row(field=evil), row(telescope=evil), row(file=evil), *files):
         with pytest.raises(ValueError, match=r"refused|names no file"):
-            place_of(bad)
+            sas_path(bad)
 
 
 def test_real_files_pass(shared_data):
@@ -107,7 +107,7 @@ def test_a_spectrum_on_another_grid_is_refused(path):
 
 def test_the_compact_form_loses_nothing(path, tmp_path):
     before, size = read_apstar(path), path.stat().st_size
-    packed = pack(path.read_bytes(), tmp_path / "arrays" / "star.npz")
+    packed = pack(parse_apstar(path.read_bytes(), path, bits=0), tmp_path / "arrays" / "star.npz")
     xr.testing.assert_equal(read_star(packed, STAR), before)
     assert packed.stat().st_size < size / 5
 
@@ -117,7 +117,7 @@ def test_the_compact_form_loses_nothing(path, tmp_path):
     [lambda b: b[:-500], lambda b: b[:99], lambda b: b"", lambda b: b.replace(b"flux", b"flax")],
 )
 def test_a_damaged_compact_file_is_refused(path, tmp_path, damage):
-    packed = pack(path.read_bytes(), tmp_path / "star.npz")
+    packed = pack(parse_apstar(path.read_bytes(), path, bits=0), tmp_path / "star.npz")
     packed.write_bytes(damage(packed.read_bytes()))
     with pytest.raises(CorruptFileError, match="packed"):
         read_star(packed, STAR)
@@ -139,8 +139,8 @@ def test_pickles_are_never_opened(tmp_path):
 
 
 def test_names_that_begin_like_reserved_ones_are_free():
-    assert place_of(row(field="CONTROL"))
-    assert place_of(row(field="COM"))
+    assert sas_path(row(field="CONTROL"))
+    assert sas_path(row(field="COM"))
 
 
 def test_a_file_under_another_checksum_is_refused(path):
@@ -157,13 +157,13 @@ def test_the_expected_size_is_near_the_true_one():
 
 def test_lists_of_checksums(tmp_path):
     content = f"{'a' * 40}  apStar-1.fits\n{'b' * 40} *./M15/apStar-2.fits\nnonsense\n".encode()
-    assert read_checksums(content) == {"apStar-1.fits": "a" * 40, "apStar-2.fits": "b" * 40}
+    assert parse_sha1sums(content) == {"apStar-1.fits": "a" * 40, "apStar-2.fits": "b" * 40}
     with pytest.raises(ValueError, match="not a list"):
-        read_checksums(b"<html>Sorry</html>")
-    (tmp_path / OWN).write_bytes(content.replace(b"aaa", b"ccc"))
-    assert sums_in(tmp_path)["apStar-1.fits"].startswith("ccc")
+        parse_sha1sums(b"<html>Sorry</html>")
+    (tmp_path / RECEIVED).write_bytes(content.replace(b"aaa", b"ccc"))
+    assert read_sha1sums(tmp_path)["apStar-1.fits"].startswith("ccc")
     (tmp_path / "archive.sha1sum").write_bytes(content)
-    assert sums_in(tmp_path)["apStar-1.fits"] == "a" * 40, "what the archive says counts"
+    assert read_sha1sums(tmp_path)["apStar-1.fits"] == "a" * 40, "what the archive says counts"
 
 
 GRID = WAVELENGTH[np.r_[322:3242, 3648:6048, 6412:8306]]

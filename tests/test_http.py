@@ -2,8 +2,6 @@
 
 import errno
 import threading
-import time
-from email.utils import formatdate
 
 import httpx
 import pytest
@@ -45,7 +43,7 @@ def right(content):
 
 
 def get(server, **options):
-    return fetch(f"{server.url}/{FILE}", right, **{"quiet": 0.4} | options)
+    return fetch(f"{server.url}/{FILE}", right, **{"read_timeout": 0.4} | options)
 
 
 def first(*faults):
@@ -135,29 +133,16 @@ def test_a_pause_grows(server, body, monkeypatch):
     assert slept[4] > 4 * slept[0] > 0
 
 
-def test_what_one_connection_is_told_all_do(server):
-    """While a server wants a pause, no request comes; those under way when it said so may end."""
+def test_a_pause_that_a_server_asks_for_is_kept(server, body):
     server.fault, server.retry_after = first("429"), "1"
-    jobs = {number: Request(f"{server.url}/{FILE}", right) for number in range(24)}
-    assert {type(result) for _, result in gather(jobs)} == {bytes}
-    asked = min(when for when, status in server.answered if status == 429)
-    early = [when for when in server.arrived if asked + 0.1 < when < asked + 0.9]
-    assert not early
-    assert len(server.requests) == 25
+    assert get(server) == body
+    first_request, second = server.arrived
+    assert second - first_request >= 1
 
 
-def test_the_date_of_a_pause_is_read_against_the_clock_of_the_server():
-    then = 1_000_000_000
-    headers = {
-        "Retry-After": formatdate(then + 50, usegmt=True),
-        "Date": formatdate(then, usegmt=True),
-    }
-    assert http._retry_after(headers) == 50
-    assert http._retry_after(
-        {"Retry-After": formatdate(time.time() + 50, usegmt=True)}
-    ) == pytest.approx(50, abs=5)
-    for nonsense in ("soon", "", "nan", "-5", "1e999"):
-        assert http._retry_after({"Retry-After": nonsense}) == 0
+@pytest.mark.parametrize(("value", "pause"), [("7", 7), ("soon", 0), ("", 0), ("-5", 0), ("1e999", 0), ("inf", 0), ("9" * 400, 0)])
+def test_nonsense_in_the_place_of_a_pause_is_no_pause(value, pause):
+    assert http._retry_after({"Retry-After": value}) == pause
 
 
 def test_a_server_that_wants_an_hour_gets_it(server):
@@ -178,6 +163,8 @@ REFUSED = [
     "gopher:x",
     "http://localhost/x",
     "http://[",
+    "http://127.0.0.1:99999/x",
+    "http://127.0.0.1:0/x",
 ]
 
 
@@ -276,8 +263,8 @@ def test_what_concerns_all_ends_all(server):
 
 
 @pytest.mark.parametrize("fault", ["html", "403", "away"])
-def test_a_portal_is_recognised(server, fault):
-    """Eighty stars on a network that wants a login: the truth after a few requests."""
+def test_a_network_that_wants_a_login_ends_it(server, fault):
+    """Eighty stars, each of which gets the page of a portal: the truth after a few requests."""
     server.fault, server.redirect = (
         (lambda path, number: "redirect" if fault == "away" else fault),
         "http://login.lan/",
@@ -285,7 +272,63 @@ def test_a_portal_is_recognised(server, fault):
     jobs = {number: Request(f"{server.url}/{FILE}?{number}", right) for number in range(80)}
     with pytest.raises(ArchiveError, match="log in"):
         list(gather(jobs))
-    assert len(server.requests) <= http.ALIKE + http.CONNECTIONS
+    assert len(server.requests) <= http.SAME * (http.GIVE_UP + http.CONNECTIONS)
+
+
+def test_without_a_network_it_does_not_wait_for_long(monkeypatch):
+    """As long as no server has answered, three attempts to connect are enough."""
+    slept, sleep = [], http.asyncio.sleep
+
+    async def note(seconds):
+        slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(http.asyncio, "sleep", note)
+    with pytest.raises(TransferError) as caught:
+        fetch("http://127.0.0.1:9/x")
+    assert caught.value.retryable
+    assert sum(slept) < 5
+
+
+def test_a_connection_that_breaks_later_is_tried_as_often_as_others(server, monkeypatch):
+    """One refused connection between answers is no network that is gone."""
+    server.fault = first(*["drop"] * 5)
+    assert get(server)
+
+
+def test_parsing_blocks_no_other_connection(server):
+    """Each `parse` waits for another one: in the event loop they would wait for ever."""
+    both = threading.Barrier(2, timeout=20)
+
+    def parse(content):
+        both.wait()
+        return len(content)
+
+    jobs = {number: Request(f"{server.url}/{FILE}", parse) for number in range(2)}
+    assert len(set(dict(gather(jobs)).values())) == 1
+
+
+BAD_SETTINGS = {
+    "SSL_CERT_FILE": "/nowhere/cacert.pem",
+    "ALL_PROXY": "socks5://user:secret@127.0.0.1:1",
+    "HTTPS_PROXY": "gopher://127.0.0.1:1",
+    "HTTP_PROXY": "http://127.0.0.1:port",
+    "NO_PROXY": "localhost,[::1]",
+}
+
+
+@pytest.mark.parametrize("name", BAD_SETTINGS)
+def test_settings_of_the_machine_that_cannot_be_used_are_named(name, monkeypatch):
+    for other in (*http._PROXIES, *http._CERTIFICATES):
+        monkeypatch.delenv(other, raising=False)
+        monkeypatch.delenv(other.lower(), raising=False)
+    monkeypatch.setenv(name, BAD_SETTINGS[name])
+    with pytest.raises(ArchiveError) as caught:
+        fetch("http://127.0.0.1:9/x", attempts=1)
+    message = str(caught.value)
+    works = isinstance(caught.value, TransferError) and name in ("ALL_PROXY", "NO_PROXY")
+    assert name in message or works, "named, or httpx can use it"
+    assert "secret" not in message
 
 
 def test_stars_that_are_absent_make_no_portal(server):

@@ -118,7 +118,7 @@ def test_the_memory_for_text_does_not_grow_beyond_the_pickle():
     assert len({id(value) for value in values}) == 1
 
 
-@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize(
     "values",
     [
@@ -230,6 +230,8 @@ HARMS = {
     "a link to another file": link_elsewhere,
     "a view of another file": virtual,
     "many blocks": many_blocks,
+    "10¹⁸ blocks": lambda file: file["allstar"].attrs.__setitem__("nblocks", 10**18),
+    "less than no blocks": lambda file: file["allstar"].attrs.__setitem__("nblocks", -3),
     "no number of blocks": lambda file: file["allstar"].attrs.__setitem__("nblocks", ROWS),
     "text as references": replaced("block0_values", data=["x", "y"], dtype=h5py.string_dtype()),
     "a table that is an array": lambda file: file.move("allstar/axis1", "kept") or file.move("allstar", "x")

@@ -21,7 +21,7 @@ from labtools import (
 from labtools.isochrones import best_isochrone, giant_branch, isochrone, shipped_isochrones
 from labtools.spectra import GRID, LAB_BITS, WAVELENGTH, chips
 from mock_survey import archive
-from mock_survey.catalog import ERROR_SCALE, ERRORS, TRENDS
+from mock_survey.catalog import ERROR_SCALE, ERRORS, SYSTEMATICS
 from mock_survey.instrument import observe, throughput
 from mock_survey.population import MYSTERY, NAMED, draw_population
 from mock_survey.synthesis import synthesize
@@ -84,11 +84,11 @@ def test_a_flipped_bit_of_a_simulated_file_is_noticed(monkeypatch, tmp_path):
 
 def test_a_size_that_is_no_number_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("LAB_STARS", "many")
-    with pytest.raises(ValueError, match="LAB_STARS is a number"):
+    with pytest.raises(ValueError, match="LAB_STARS is a whole number"):
         archive.write_survey([tmp_path])
     monkeypatch.setenv("LAB_STARS", "60")
     monkeypatch.setenv("LAB_SEED", "mine")
-    with pytest.raises(ValueError, match="LAB_SEED is a number"):
+    with pytest.raises(ValueError, match="LAB_SEED is a whole number"):
         archive.write_survey([tmp_path])
 
 
@@ -272,7 +272,7 @@ def survey():
 @pytest.fixture(scope="module")
 def tables(survey):
     return tuple(
-        pd.read_csv(survey._folder() / f"{name}.csv") for name in ("apogeeStar", "aspcapStar")
+        pd.read_csv(survey.folder / f"{name}.csv") for name in ("apogeeStar", "aspcapStar")
     )
 
 
@@ -304,7 +304,7 @@ def label_errors(tables, survey):
     truth = truth[(truth.kind == "giant") & (truth.anomaly == "")]
     labels = labels[labels.extratarg == 0].loc[truth.index]
     place = np.column_stack([(truth.teff - 4600) / 500, truth.fe_h, truth.phase == 3])
-    off = labels[LABELS] - truth[LABELS] - place @ TRENDS[LABELS].to_numpy()
+    off = labels[LABELS] - truth[LABELS] - place @ SYSTEMATICS[LABELS].to_numpy()
     return off, labels[[f"{name}_err" for name in LABELS]].set_axis(LABELS, axis=1), truth
 
 

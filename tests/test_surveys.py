@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import labtools.surveys
+import labtools.products
 from apogee_archive.cache import hash_key
 from labtools import normalize, normalized_giants, open_survey, select_giants
 
@@ -31,7 +31,7 @@ def test_another_version_of_the_survey_is_not_served_from_the_cache(survey, monk
         made_by.append(parts)
         return spectra
 
-    monkeypatch.setattr(labtools.surveys, "cached", record)
+    monkeypatch.setattr(labtools.products, "cached", record)
     normalized_giants(survey)
     monkeypatch.setattr(type(survey), "version", "another")
     normalized_giants(survey)
@@ -44,7 +44,7 @@ def test_the_cannon_is_trained_anew_for_other_wavelengths(survey, monkeypatch):
     giants, spectra = normalized_giants(survey)
     keys = []
     monkeypatch.setattr(
-        labtools.surveys,
+        labtools.products,
         "cached",
         lambda folders, name, build, *parts, codec: keys.append(hash_key(*parts)),
     )
@@ -55,7 +55,7 @@ def test_the_cannon_is_trained_anew_for_other_wavelengths(survey, monkeypatch):
     ):
         moved = spectra.assign_coords(wavelength=wavelength.values)
         monkeypatch.setattr(
-            labtools.surveys, "normalized_giants", lambda survey, moved=moved: (giants, moved)
+            labtools.products, "normalized_giants", lambda survey, moved=moved: (giants, moved)
         )
         labtools.lab_cannon(survey)
     assert keys[0] == keys[2] != keys[1]

@@ -1,4 +1,11 @@
-"""APOGEE's bit masks: what is wrong with a pixel, a spectrum, or the pipeline's labels, and which pixels count."""
+"""APOGEE's bit masks: what is wrong with a pixel, a spectrum, or the pipeline's labels.
+
+References
+----------
+www.sdss4.org/dr17/irspec/apogee-bitmasks
+"""
+
+from __future__ import annotations
 
 from enum import IntFlag
 
@@ -10,10 +17,11 @@ from apogee_archive.settings import table
 __all__ = ["BITS", "LAB_BITS", "PIXEL_FLAWS", "AspcapFlag", "PixMask", "StarFlag", "usable"]
 
 BITS = pd.read_csv(table("bits.csv"), keep_default_na=False)
-"""The named bits of APOGEE's flags (www.sdss4.org/dr17/irspec/apogee-bitmasks): flag, bit, name, meaning in words."""
+"""The named bits of APOGEE's flags: flag, bit, name, meaning in words."""
 
 
-def _flags(name):
+def _flags(name: str) -> type[IntFlag]:
+    """The bits of one flag as an enumeration."""
     rows = BITS[BITS.flag == name.upper()]
     return IntFlag(
         name,
@@ -38,6 +46,21 @@ LAB_BITS = PixMask(0xFF) | PixMask.SIG_SKYLINE
 """What makes a pixel useless here: bits 0 to 7, and 12."""
 
 
-def usable(flux, error):
-    """Which pixels count: flux finite, error finite and positive."""
+def usable(flux: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Which pixels count: flux finite, error finite and positive.
+
+    Parameters
+    ----------
+    flux, error : array_like
+        Of one shape, in the same unit.
+
+    Returns
+    -------
+    ndarray of bool
+
+    Examples
+    --------
+    >>> usable(np.array([1.0, 1.0, np.nan]), np.array([0.1, np.inf, 0.1]))
+    array([ True, False, False])
+    """
     return np.isfinite(flux) & np.isfinite(error) & (error > 0)

@@ -420,8 +420,8 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_manifest(folder: str | Path, pattern: str = "**/*") -> Path:
-    """Write `manifest.sha256`: the SHA-256 of every file in `folder` that matches `pattern`.
+def write_manifest(folder: str | Path, *patterns: str) -> Path:
+    """Write `manifest.sha256`: the SHA-256 of the files in `folder` that match `patterns`.
 
     The format is that of the program ``sha256sum``, which can check it too.
 
@@ -429,8 +429,8 @@ def write_manifest(folder: str | Path, pattern: str = "**/*") -> Path:
     ----------
     folder : str or Path
         The folder.
-    pattern : str
-        Which files count, as `pathlib.Path.glob` takes it.
+    *patterns : str
+        Which files count, as `pathlib.Path.glob` takes it; without any, all files.
 
     Returns
     -------
@@ -448,7 +448,8 @@ def write_manifest(folder: str | Path, pattern: str = "**/*") -> Path:
     True
     """
     folder = Path(folder)
-    paths = sorted(path for path in folder.glob(pattern) if path.is_file())
+    found = {path for pattern in patterns or ("**/*",) for path in folder.glob(pattern)}
+    paths = sorted(path for path in found if path.is_file())
     lines = [
         f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n"
         for path in paths

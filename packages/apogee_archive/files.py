@@ -1,92 +1,202 @@
-"""Files of stars as the archive keeps them: where each lies, whether it is right, and a compact form of it."""
+"""Files of stars as the archive keeps them: where each lies, whether it is whole, a compact form.
+
+Also the map of continuum pixels that the course hands out.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import io
 import re
-from contextlib import suppress
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from apogee_archive import npz
-from apogee_archive.apstar import parse_apstar
+from apogee_archive.apstar import mask_pixels, parse_apstar
 from apogee_archive.bitmasks import LAB_BITS
 from apogee_archive.cache import atomic_write
 from apogee_archive.errors import CorruptFileError, wrap_read_errors
 from apogee_archive.grid import GRID, WAVELENGTH
+from apogee_archive.limits import LIMITS, check_size, read_within
 
 __all__ = [
+    "RECEIVED",
     "check_star",
     "expected_bytes",
     "pack",
-    "place_of",
-    "read_checksums",
+    "parse_sha1sums",
     "read_continuum_pixels",
+    "read_sha1sums",
     "read_star",
-    "sums_in",
+    "sas_path",
 ]
 
 STARS = "dr17/apogee/spectro/redux/dr17/stars"
-OWN = "received.sha1sum"  # what arrived where the archive has no list of its own
-LIMIT = 64 * 2**20  # bytes of a file, unpacked
+RECEIVED = "received.sha1sum"
+"""Name of our own list of checksums: of what arrived where the archive has no list."""
+
+# A name of the archive that is safe on every system: no path, no device of Windows (CON, LPT1, ...),
+# no leading or trailing dot.
 _RESERVED = r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:[./]|$))"
 _NAME = rf"{_RESERVED}[A-Za-z0-9+_-](?:[A-Za-z0-9+_.-]{{0,62}}[A-Za-z0-9+_-])?"
-_PLACE = re.compile(rf"(?:apo25m|apo1m|lco25m)/{_NAME}/a[ps]Star-dr17-{_NAME}\.fits")
+_STAR_FILE = re.compile(rf"(?:apo25m|apo1m|lco25m)/{_NAME}/a[ps]Star-dr17-{_NAME}\.fits")
+_SHA1_LINE = re.compile(r"^([0-9a-f]{40})\s+\*?(?:\S*/)?([^/\s]+)\s*$", re.M)
 _IMAGES = {"flux": "<f4", "error": "<f4", "mask": "<i4"}
 
 
-def place_of(row):
-    """Path of a star's file below the SAS by `telescope`, `field` and `file` of its row in the catalog.
+def sas_path(row: Mapping) -> str:
+    """Path of a star's file in the Science Archive Server (SAS), by its row of the catalog.
 
-    Raises ValueError if one of them is not a name of the kind that the archive uses, or one that a system reserves:
-    what a table says is never trusted to be a path.
+    Parameters
+    ----------
+    row : mapping
+        With the keys `telescope`, `field` and `file`.
+
+    Returns
+    -------
+    str
+        The path below the root of the archive, with "/" on every system.
+
+    Raises
+    ------
+    ValueError
+        If one of the three is not a name of the kind that the archive uses, or one that a system
+        reserves: what a table says is never trusted to be a path.
+
+    Examples
+    --------
+    >>> sas_path({"telescope": "apo25m", "field": "M15", "file": "apStar-dr17-2M1.fits"})
+    'dr17/apogee/spectro/redux/dr17/stars/apo25m/M15/apStar-dr17-2M1.fits'
     """
     parts = [row[name] for name in ("telescope", "field", "file")]
     if not (isinstance(parts[-1], str) and parts[-1]):
         raise ValueError("the catalog names no file for this star")
-    if not (all(isinstance(part, str) for part in parts) and _PLACE.fullmatch("/".join(parts))):
+    if not (
+        all(isinstance(part, str) for part in parts) and _STAR_FILE.fullmatch("/".join(parts))
+    ):
         raise ValueError(f"refused: {parts} is no telescope, field and apStar file of the archive")
     return "/".join([STARS, *parts])
 
 
-def expected_bytes(nvisits):
-    """About the size of an apStar file of DR17: 7 images of 4 bytes a pixel, and tables."""
+def expected_bytes(nvisits: np.ndarray) -> float:
+    """About the size of apStar files of DR17: 7 images of 4 bytes per pixel, and tables.
+
+    Parameters
+    ----------
+    nvisits : array_like
+        Number of visits of each star.
+
+    Returns
+    -------
+    float
+        Bytes of all files together.
+
+    Examples
+    --------
+    >>> f"{expected_bytes([1, 3]) / 1e6:.1f} MB"
+    '1.8 MB'
+    """
     visits = np.fmax(np.asarray(nvisits, float), 1)
-    return (np.where(visits > 1, visits + 2, 2) * 7 * 4 * WAVELENGTH.size + 60e3).sum()
+    rows = np.where(visits > 1, visits + 2, 2)  # the combined spectrum twice, and each visit
+    return float((rows * 7 * 4 * WAVELENGTH.size + 60e3).sum())
 
 
-def read_checksums(content):
-    """File name -> sha1, from the bytes of a list of the archive. Raises ValueError if it is no such list."""
-    found = re.findall(
-        r"^([0-9a-f]{40})\s+\*?(?:\S*/)?([^/\s]+)\s*$", content.decode("ascii", "replace"), re.M
-    )
+def parse_sha1sums(content: bytes) -> dict[str, str]:
+    """File name -> SHA-1, from the bytes of a list of the archive.
+
+    Raises
+    ------
+    ValueError
+        If it is no such list.
+
+    Examples
+    --------
+    >>> parse_sha1sums(b"da39a3ee5e6b4b0d3255bfef95601890afd80709  ./M15/empty.fits")
+    {'empty.fits': 'da39a3ee5e6b4b0d3255bfef95601890afd80709'}
+    """
+    found = _SHA1_LINE.findall(content.decode("ascii", "replace"))
     if not found:
         raise ValueError("not a list of sha1 checksums")
     return {name: sha1 for sha1, name in found}
 
 
-def sums_in(folder):
-    """File name -> sha1 by the lists in a folder; what the archive's own says counts."""
-    sums = {}
-    for path in sorted(folder.glob("*.sha1sum"), key=lambda path: path.name != OWN):
-        with suppress(ValueError):
-            sums |= read_checksums(path.read_bytes())
+def read_sha1sums(folder: Path) -> dict[str, str]:
+    """File name -> SHA-1 by the lists in a folder; what the archive's own list says counts.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder of star files, which may hold files named ``*.sha1sum``.
+
+    Returns
+    -------
+    dict
+        Empty if there is no list.
+
+    Warns
+    -----
+    UserWarning
+        If a list cannot be read: the files that only it names are not verified.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> read_sha1sums(Path(tempfile.mkdtemp()))
+    {}
+    """
+    sums: dict[str, str] = {}
+    for path in sorted(folder.glob("*.sha1sum"), key=lambda path: path.name != RECEIVED):
+        try:
+            sums |= parse_sha1sums(read_within(path, "spectrum"))
+        except (ValueError, OSError) as fault:
+            warnings.warn(
+                f"{path} cannot be read ({fault}): the files that it lists are not verified",
+                stacklevel=2,
+            )
     return sums
 
 
-def read_star(path, star, sha1=None):
+def read_star(path: Path, star: str, sha1: str | None = None) -> xr.Dataset:
     """Dataset with one star from its apStar file, or from the compact form of it (.npz).
 
-    Raises CorruptFileError if the file is damaged, of another star, not on the survey's 8575 pixels, or not that of `sha1`.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    star : str
+        Whose spectrum it must be.
+    sha1 : str, optional
+        Checksum that the file must have.
+
+    Returns
+    -------
+    xarray.Dataset
+        As from `apogee_archive.apstar.read_apstar`.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError
+        If the file is not there, or closed.
+    CorruptFileError
+        If it is damaged, of another star, not on the survey's 8575 pixels, or not that of `sha1`.
     """
-    if path.stat().st_size > LIMIT:
-        raise CorruptFileError(f"{path}: too large for a star")
-    return check_star(path.read_bytes(), path, star, sha1)
+    return check_star(read_within(path, "spectrum"), path, star, sha1)
 
 
-def check_star(content, source, star, sha1=None):
+def check_star(
+    content: bytes,
+    source: str | Path,
+    star: str,
+    sha1: str | None = None,
+    bits: int = LAB_BITS,
+) -> xr.Dataset:
     """As `read_star`, from the bytes of a file; `source` names it in messages."""
-    spectrum = (_unpack if str(source).endswith(".npz") else parse_apstar)(content, source)
+    parse = _unpack if str(source).endswith(".npz") else parse_apstar
+    spectrum = parse(content, source, bits)
     if spectrum.star.item() != star:
         raise CorruptFileError(
             f"{source}: the spectrum of another star, {spectrum.star.item()}, not of {star}"
@@ -103,51 +213,83 @@ def check_star(content, source, star, sha1=None):
     return spectrum
 
 
-def pack(content, path):
-    """Keep flux, error and mask of the combined spectrum of an apStar file, exactly, in a small file.
+def pack(spectrum: xr.Dataset, path: Path) -> Path:
+    """Keep flux, error and mask of one spectrum, exactly, in a file 30 times smaller.
 
-    The bytes of each image are stored by their significance, which lets zlib compress them. Returns `path`.
+    Parameters
+    ----------
+    spectrum : xarray.Dataset
+        One star, parsed with ``bits=0``: what the mask says is applied when it is read.
+    path : Path
+        The .npz file.
+
+    Returns
+    -------
+    Path
+        `path`.
     """
-    spectrum = parse_apstar(content, path, bits=0)
-    images = {name: spectrum[name].values[0].astype(kind) for name, kind in _IMAGES.items()}
-    planes = {
-        name: np.ascontiguousarray(image.view("u1").reshape(-1, 4).T)
-        for name, image in images.items()
-    }
+    planes = {}
+    for name, kind in _IMAGES.items():
+        image = spectrum[name].values[0].astype(kind)  # (pixel,)
+        # Bytes stored by significance, (4, pixel): those of exponents are alike, so zlib packs them.
+        planes[name] = np.ascontiguousarray(image.view("u1").reshape(-1, 4).T)
     with atomic_write(path) as part, open(part, "wb") as file:
         np.savez_compressed(file, star=spectrum.star.values, **planes)
     return path
 
 
-def _unpack(content, source):
+def _unpack(content: bytes, source: str | Path, bits: int) -> xr.Dataset:
     """What `parse_apstar` would make of the file that was packed."""
     with wrap_read_errors(source, "a packed spectrum"):
-        arrays = npz.arrays(io.BytesIO(content), LIMIT)
+        arrays = npz.arrays(io.BytesIO(content), LIMITS["spectrum"])
         images = {name: _image(arrays[name], kind) for name, kind in _IMAGES.items()}
-        star = str(arrays["star"].item())
-    masked = images["mask"] & int(LAB_BITS) != 0
-    images["error"] = np.where(masked, np.float32(np.inf), images["error"])
-    return xr.Dataset(
-        {name: (("star", "wavelength"), image[None]) for name, image in images.items()},
-        coords={"star": [star], "wavelength": WAVELENGTH},
-    )
+        spectrum = xr.Dataset(
+            {name: (("star", "wavelength"), image[None]) for name, image in images.items()},
+            coords={"star": [str(arrays["star"].item())], "wavelength": WAVELENGTH},
+        )
+        return mask_pixels(spectrum, bits)
 
 
-def _image(planes, kind):
+def _image(planes: np.ndarray, kind: str) -> np.ndarray:
+    """Numbers (pixel,) from their bytes by significance (4, pixel)."""
     if planes.shape != (4, WAVELENGTH.size) or planes.dtype != np.uint8:
         raise ValueError(f"{planes.dtype} of shape {planes.shape}")
     return np.ascontiguousarray(planes.T).view(kind)[:, 0].astype(kind[1:])
 
 
-def read_continuum_pixels(path):
-    """A map of continuum pixels from an .npz file as the course hands it out: boolean DataArray over `wavelength`.
+def read_continuum_pixels(path: str | Path) -> xr.DataArray:
+    """A map of continuum pixels from an .npz file as the course hands it out.
 
-    The file holds a 1-D boolean array (`trusted`, in some copies `continuum`) and the wavelengths of the pixels in
-    Angstrom, vacuum (`wavelengths` or `wavelength`); without them 7214 values are those of the course's grid.
-    Wavelengths that belong to the survey's grid become exactly those of it. Raises FileNotFoundError, and CorruptFileError.
+    Parameters
+    ----------
+    path : str or Path
+        The file holds a 1-D boolean array (`trusted`, in some copies `continuum`) and the
+        wavelengths of the pixels in Angstrom, vacuum (`wavelengths` or `wavelength`); without them
+        7214 values are those of the course's grid.
+
+    Returns
+    -------
+    xarray.DataArray
+        Booleans over wavelength. Wavelengths that belong to the survey's grid become exactly those.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CorruptFileError
+        If it is damaged, too large, or holds something else.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "map.npz"
+    >>> np.savez(path, trusted=np.arange(GRID.size) % 10 == 0)
+    >>> int(read_continuum_pixels(path).sum())
+    722
     """
+    check_size(path, "spectrum")
     with wrap_read_errors(path, "a readable .npz file with a continuum map"):
-        arrays = npz.arrays(path, LIMIT)
+        arrays = npz.arrays(path, LIMITS["spectrum"])
         booleans = [name for name, array in arrays.items() if array.dtype == bool]
         trusted = next(
             (arrays[n] for n in ("trusted", "continuum", *booleans) if n in arrays), np.empty(0)
@@ -163,7 +305,8 @@ def read_continuum_pixels(path):
         )
 
 
-def _on_grid(wavelength, size):
+def _on_grid(wavelength: np.ndarray | None, size: int) -> np.ndarray:
+    """Wavelengths, those within 1e-9 of a pixel of the survey's grid exactly on it."""
     if wavelength is None or wavelength.shape != (size,) or wavelength.dtype.kind != "f":
         raise ValueError(f"no array of {size} wavelengths beside the continuum pixels")
     if not (np.all(np.diff(wavelength) > 0) and 3000 < wavelength[0] < wavelength[-1] < 30000):

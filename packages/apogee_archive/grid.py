@@ -1,18 +1,30 @@
-"""The wavelength grid that all APOGEE spectra share, and where the three detector chips lie on it."""
+"""The wavelength grid that all APOGEE spectra share, and where the three detector chips lie on it.
+
+>>> WAVELENGTH.size, GRID.size
+(8575, 7214)
+"""
+
+from __future__ import annotations
 
 from decimal import Decimal
 
 import numpy as np
 from astropy import constants
 
-__all__ = ["CHIPS", "GRID", "LIGHT", "WAVELENGTH"]
+__all__ = ["CHIPS", "GRID", "LIGHT", "LOG_START", "LOG_STEP", "WAVELENGTH"]
 
 LIGHT = constants.c.to_value("km/s")
+"""The speed of light, km/s."""
 
+LOG_START, LOG_STEP = 4.179, 6e-6
+"""log10 of the first wavelength in Angstrom, and from pixel to pixel (Nidever et al. 2015, AJ 150, 173)."""
+
+# Multiplied in decimals: floating-point powers differ in their last bit between processors, and
+# keys of the cache depend on every bit.
 WAVELENGTH = np.cumprod(
-    [Decimal(10) ** Decimal("4.179")] + 8574 * [Decimal(10) ** Decimal("6e-6")]
+    [Decimal(10) ** Decimal(str(LOG_START))] + 8574 * [Decimal(10) ** Decimal("6e-6")]
 ).astype(float)
-"""Wavelength of the 8575 pixels of every apStar spectrum, Angstrom, vacuum, rest frame; alike on all machines."""
+"""Wavelength of the 8575 pixels of every apStar spectrum, Angstrom, vacuum, rest frame."""
 
 GRID = np.r_[322:3242, 3648:6048, 6412:8306]
 """Which of these pixels make the 7214-pixel grid of the lab."""

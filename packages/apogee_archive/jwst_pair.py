@@ -1,4 +1,6 @@
-"""APOGEE stars and their model spectra as JWST would see them: the two HDF5 files, the names, the matching."""
+"""APOGEE stars and their model spectra as JWST would see them: the two HDF5 files, and the names."""
+
+from __future__ import annotations
 
 import re
 from dataclasses import dataclass
@@ -25,22 +27,24 @@ __all__ = [
 ]
 
 ELEMENTS = (
-    "C", "N", "O", "Na", "Mg", "Al", "Si", "S", "K", "Ca", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Ce",
+    "C", "N", "O", "Na", "Mg", "Al", "Si", "S", "K", "Ca", "Ti", "V", "Cr", "Mn", "Fe", "Co",
+    "Ni", "Ce",
 )  # fmt: skip
 """The elements of both files, in their order; the catalog gives [X/Fe] (and [Fe/H]), the JWST file [X/H]."""
 
 STARS_PER_SET = 990
+# Letters stand for the digits of a number.
 TO_LETTERS, TO_DIGITS = (
     str.maketrans("0123456789", "abcdefghij"),
     str.maketrans("abcdefghij", "0123456789"),
 )
 PIXELS = 8192
 FILES = ("apogee_dr17.h5", "JWST_APOGEE.h5")
-FILLER = -999.0  # values below are no measurements
+FILLER = -999.0  # this and everything below it is no measurement
 RATIOS = ["FE_H" if element == "Fe" else f"{element.upper()}_FE" for element in ELEMENTS]
 CATALOG_COLUMNS = [
-    "FILE", "APOGEE_ID", "TELESCOPE", "FIELD", "RA", "DEC", "SNR", "VHELIO_AVG", "VERR", "TEFF", "TEFF_ERR", "LOGG",
-    "LOGG_ERR", "M_H", "M_H_ERR", "ALPHA_M", "ALPHA_M_ERR", "VMICRO", "VMACRO",
+    "FILE", "APOGEE_ID", "TELESCOPE", "FIELD", "RA", "DEC", "SNR", "VHELIO_AVG", "VERR", "TEFF",
+    "TEFF_ERR", "LOGG", "LOGG_ERR", "M_H", "M_H_ERR", "ALPHA_M", "ALPHA_M_ERR", "VMICRO", "VMACRO",
     *(column for ratio in RATIOS for column in (ratio, f"{ratio}_ERR")),
 ]  # fmt: skip
 JWST_COLUMNS = ["Teff", "logg", *ELEMENTS]
@@ -57,8 +61,27 @@ class Pair:
     spectra: xr.Dataset
 
 
-def name_of(index):
-    """Name of the model of catalog row `index`: the digits of the number in its set as letters, and the set."""
+def name_of(index: int) -> str:
+    """Name of the model of a row of the catalog.
+
+    Sets of 990 stars have a number each. The name is the number of the star in its set, its five
+    digits as letters, and the number of the set.
+
+    Parameters
+    ----------
+    index : int
+        Number of the row, 0 to 98,999.
+
+    Raises
+    ------
+    ValueError
+        For another number.
+
+    Examples
+    --------
+    >>> name_of(3811)
+    'aaieb_03'
+    """
     if index < 0 or index >= 100 * STARS_PER_SET:
         raise ValueError(
             f"there is no name for row {index}: rows go from 0 to {100 * STARS_PER_SET - 1}"
@@ -67,8 +90,19 @@ def name_of(index):
     return f"{number:05d}".translate(TO_LETTERS) + f"_{group:02d}"
 
 
-def index_of(name):
-    """Row of the catalog to which a name belongs: "aaieb_03" -> 841 + 3 * 990 = 3811."""
+def index_of(name: str) -> int:
+    """Row of the catalog to which a name belongs.
+
+    Raises
+    ------
+    ValueError
+        If it is not a name: five letters a to j, an underscore and two digits.
+
+    Examples
+    --------
+    >>> index_of("aaieb_03")  # 00841 + 3 * 990
+    3811
+    """
     if not re.fullmatch(r"[a-j]{5}_\d\d", str(name)):
         raise ValueError(
             f"{name!r} is no name: five letters a to j, an underscore and two digits, as in aaieb_03"
@@ -79,11 +113,26 @@ def index_of(name):
     return number + STARS_PER_SET * int(name[6:])
 
 
-def read_catalog(path):
-    """The catalog of the pair (`apogee_dr17.h5`, table `allstar`): DataFrame indexed by the name of the model.
+def read_catalog(path: str | Path) -> pd.DataFrame:
+    """The catalog of the pair (`apogee_dr17.h5`, table `allstar`).
 
-    Columns are those of the file in lower case (apogee_id, teff in K, logg, x_fe, fe_h, their errors, ...); text is
-    str, fillers are NaN. Raises FileNotFoundError, and CorruptFileError if columns are missing or rows not numbered.
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by the name of the model. Columns are those of the file in lower case (apogee_id,
+        teff in K, logg, x_fe, fe_h, their errors, ...); text is str, fillers are NaN.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    CorruptFileError
+        If it is damaged, columns are missing, or rows are not numbered.
     """
     table = read_frame(path, "allstar")
     with wrap_read_errors(Path(path).name, "the catalog of the pair"):
@@ -94,36 +143,47 @@ def read_catalog(path):
         for column in table:
             if table[column].dtype.kind == "O":
                 table[column] = [_text(value) for value in table[column]]
-            elif table[column].dtype.kind == "f" and column not in ("ra", "dec", "vhelio_avg"):
+            elif table[column].dtype.kind == "f":
                 table[column] = table[column].where(table[column] > FILLER)
         if (table.apogee_id == "").any():
             raise ValueError(f"{(table.apogee_id == '').sum()} rows have no APOGEE_ID")
         return table.set_index(pd.Index([name_of(row) for row in table.index], name="name"))
 
 
-def _need(table, columns):
+def _need(table: pd.DataFrame, columns: list[str]) -> None:
     if missing := [name for name in columns if name not in table]:
         raise ValueError(f"it lacks the columns {', '.join(missing)}")
 
 
-def _text(value):
-    return (
-        ""
-        if value is None
-        else (value.decode() if isinstance(value, bytes) else str(value)).strip()
-    )
+def _text(value: str | bytes | None) -> str:
+    """Text without padding, "" where it is missing."""
+    if value is None:
+        return ""
+    return (value.decode() if isinstance(value, bytes) else str(value)).strip()
 
 
-def read_jwst(path):
-    """Labels and spectra of the JWST file (`JWST_APOGEE.h5`, tables wavelength, labels, spectra).
+def read_jwst(path: str | Path) -> tuple[pd.DataFrame, xr.Dataset]:
+    """Labels and spectra of the JWST file (`JWST_APOGEE.h5`: tables wavelength, labels, spectra).
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
 
     Returns
     -------
-    labels : DataFrame indexed by name: teff (K), logg and [X/H] in the columns c_h, n_h, ..., fe_h, ...
-    spectra : Dataset (star, wavelength) of flux, float32, 8192 vacuum wavelengths of 9000 to 18000 Angstrom; the stars
-        go by the same names in the same order.
+    labels : pandas.DataFrame
+        Indexed by name: teff (K), logg and [X/H] in the columns c_h, n_h, ..., fe_h, ...
+    spectra : xarray.Dataset
+        `flux` (float32) over star and wavelength (8192 vacuum wavelengths of 9000 to 18000
+        Angstrom); the stars go by the same names in the same order.
 
-    Raises FileNotFoundError, and CorruptFileError with what is wrong.
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    CorruptFileError
+        With what is wrong.
     """
     wavelength = read_frame(path, "wavelength").to_numpy(float).ravel()
     labels, flux = read_frame(path, "labels"), read_frame(path, "spectra", np.float32)
@@ -136,7 +196,7 @@ def read_jwst(path):
     return labels, xr.Dataset({"flux": (("star", "wavelength"), flux.to_numpy())}, coords=coords)
 
 
-def _check(wavelength, labels, flux):
+def _check(wavelength: np.ndarray, labels: pd.DataFrame, flux: pd.DataFrame) -> None:
     """Raise ValueError, with what is wrong, unless the three tables fit each other."""
     _need(labels, JWST_COLUMNS)
     if wavelength.size != PIXELS or flux.shape[1] != PIXELS:
@@ -164,8 +224,26 @@ def _check(wavelength, labels, flux):
         index_of(name)
 
 
-def catalog_in_x_h(catalog):
-    """The catalog's labels in the form of the JWST file: teff, logg, and [X/H] = [X/Fe] + [Fe/H]."""
+def catalog_in_x_h(catalog: pd.DataFrame) -> pd.DataFrame:
+    """The catalog's labels in the form of the JWST file: [X/H] = [X/Fe] + [Fe/H].
+
+    Parameters
+    ----------
+    catalog : pandas.DataFrame
+        From `read_catalog`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        teff (K), logg, and c_h, n_h, ..., dex.
+
+    Examples
+    --------
+    >>> ratios = {name.lower(): [0.1] for name in RATIOS}
+    >>> labels = catalog_in_x_h(pd.DataFrame({"teff": [4500], "logg": [2], **ratios, "fe_h": [-1]}))
+    >>> float(labels.mg_h.iloc[0]), float(labels.fe_h.iloc[0])
+    (-0.9, -1.0)
+    """
     iron = catalog.fe_h.astype(float)
     table = catalog[["teff", "logg"]].astype(float)
     for element, ratio in zip(map(str.lower, ELEMENTS), map(str.lower, RATIOS), strict=True):

@@ -10,7 +10,7 @@ from astroquery.sdss import conf
 from apogee_archive import dr17, settings
 from apogee_archive.cache import sha256_of
 from apogee_archive.errors import ArchiveError, CorruptFileError
-from apogee_archive.files import read_star, sums_in
+from apogee_archive.files import read_sha1sums, read_star
 from apogee_archive.http import Request, gather
 from labtools.isochrones import read_mist
 from labtools.surveys import open_survey
@@ -106,7 +106,7 @@ def _caches(root, chosen, verify):
 
 
 def _spectrum(path, verify):
-    sha1 = sums_in(path.parent).get(path.name) if verify else None
+    sha1 = read_sha1sums(path.parent).get(path.name) if verify else None
     read_star(path, re.search(r"Star-\w+?-(.*?)\.fits", path.name)[1], sha1)
     return bool(sha1) or path.suffix == ".npz"
 

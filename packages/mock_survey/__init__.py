@@ -1,1 +1,2 @@
-"""What the sky would look like if we knew the truth: a forward model that writes an archive in the real formats."""
+"""What would the sky look like if we knew the truth? A simulated survey, written as the real
+archive is."""

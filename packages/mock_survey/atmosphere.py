@@ -310,7 +310,8 @@ def photosphere(teff: np.ndarray, logg: np.ndarray, abundance: Abundance) -> Lay
     """
     solar = sum(10 ** (ATOMS[element].abundance - 12) for element in DONORS)
     metals = np.log10(sum(abundance[element] for element in DONORS) / solar)
-    weights = [  # (star, grid point) along each axis: a spline is linear in the values it goes through
+    # A spline is linear in the values it goes through: weights (star, grid point) along each axis.
+    weights = [
         make_interp_spline(GRID[name], np.eye(len(GRID[name])))(
             np.clip(x, GRID[name][0], GRID[name][-1])
         )

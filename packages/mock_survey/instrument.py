@@ -1,9 +1,11 @@
 """What the telescope makes of a model spectrum: the images of an apStar file.
 
-What is measured on real files (by `tools/measure_instrument.py`), and what is a choice, is in docs/simulation.md.
+What is measured on real files (by ``calibration/measure_instrument.py``), and what is a choice, is
+in docs/simulation.md.
 """
 
 import numpy as np
+import pandas as pd
 from numpy.polynomial import chebyshev
 
 from apogee_archive.grid import CHIPS, LIGHT, WAVELENGTH
@@ -26,14 +28,49 @@ NEIGHBOUR = (
 KM_PER_PIXEL = LIGHT * 6e-6 * np.log(10)
 
 
-def recorded(shift=0):
-    """Which pixels (8575,) lie on a chip, if the chips are `shift` pixels from where they are for a star at rest."""
+def recorded(shift: int = 0) -> np.ndarray:
+    """Which pixels lie on a chip.
+
+    Parameters
+    ----------
+    shift : int
+        How many pixels the chips are from where they are for a star at rest.
+
+    Returns
+    -------
+    numpy.ndarray of shape (8575,)
+        Booleans.
+
+    Examples
+    --------
+    >>> int(recorded().sum())
+    7801
+    """
     pixels = np.arange(WAVELENGTH.size) - shift
     return np.any([(pixels >= first) & (pixels <= last) for first, last in CHIPS], axis=0)
 
 
-def throughput(star, rng):
-    """Counts (8575,) at the continuum: the star's slope times the response of each chip, which no one knows exactly."""
+def throughput(star: pd.Series, rng: np.random.Generator) -> np.ndarray:
+    """Counts at the continuum: the star's slope times the response of each chip, which no one knows
+    exactly.
+
+    Parameters
+    ----------
+    star : pandas.Series
+        With ``anomaly``.
+    rng : numpy.random.Generator
+        Draws brightness and response.
+
+    Returns
+    -------
+    numpy.ndarray of shape (8575,)
+        1e-17 erg/s/cm2/Angstrom.
+
+    Examples
+    --------
+    >>> throughput(pd.Series({"anomaly": ""}), np.random.default_rng(1)).shape
+    (8575,)
+    """
     level = 10 ** rng.uniform(2.0, 3.6) * (WAVELENGTH / 16000) ** -2.5
     for first, last in CHIPS:
         x = np.linspace(-1, 1, last - first + 1)
@@ -51,14 +88,37 @@ def throughput(star, rng):
     return level
 
 
-def observe(source, star, rng):
-    """One star as the telescope sees it: flux, error (1e-17 erg/s/cm2/Angstrom) and mask (int32), each (rows, 8575).
+def observe(
+    source: np.ndarray, star: pd.Series, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One star as the telescope sees it, in the rows of a DR17 file.
 
-    `source`: counts (8575,) without noise, continuum-normalized model times `throughput`; `star`: Series with snr (of
-    the combined spectrum, per pixel), nvisits, vhelio (km/s) and anomaly. As in DR17 row 0 is the combined spectrum
-    with the bits that all visits share, row 1 another combination without a mask, or nothing if there was one visit,
-    then the visits. Of several visits only the good pixels are combined, and where there is none row 0 has flux 0 and
-    error 1e10, whatever its bits: visits may have lost a pixel for different reasons. A single visit is kept as it is.
+    Row 0 is the combined spectrum with the bits that all visits share, row 1 another combination
+    without a mask, or nothing if there was one visit, then come the visits. Of several visits only
+    the good pixels are combined, and where there is none row 0 has flux 0 and error 1e10, whatever
+    its bits: visits may have lost a pixel for different reasons. A single visit is kept as it is.
+
+    Parameters
+    ----------
+    source : numpy.ndarray of shape (8575,)
+        Counts without noise: the continuum-normalized model times `throughput`.
+    star : pandas.Series
+        With ``snr`` (of the combined spectrum, per pixel), ``nvisits``, ``vhelio`` (km/s) and
+        ``anomaly``.
+    rng : numpy.random.Generator
+        Draws noise, bad pixels and the place of the chips.
+
+    Returns
+    -------
+    flux, error, mask : numpy.ndarray of shape (row, 8575)
+        1e-17 erg/s/cm2/Angstrom; the mask int32.
+
+    Examples
+    --------
+    >>> star = pd.Series({"snr": 100.0, "nvisits": 2, "vhelio": 0.0, "anomaly": ""})
+    >>> flux, error, mask = observe(np.full(8575, 500.0), star, np.random.default_rng(1))
+    >>> flux.shape
+    (4, 8575)
     """
     visits = [_visit(source, star, rng) for _ in range(int(star.nvisits))]
     flux, error, mask = map(np.array, zip(*visits, strict=True))
@@ -79,8 +139,11 @@ def observe(source, star, rng):
     )
 
 
-def _visit(source, star, rng):
+def _visit(
+    source: np.ndarray, star: pd.Series, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Flux, error and mask (8575,) of one visit."""
+    # The Earth moves: what lies fixed in the observed frame falls on other pixels at each visit.
     observed = WAVELENGTH * (1 + (star.vhelio + rng.uniform(-28, 28)) / LIGHT)
     snr = star.snr / np.sqrt(star.nvisits)
     error = np.sqrt(source * np.median(source)) / snr
@@ -90,20 +153,23 @@ def _visit(source, star, rng):
         np.sin(observed / 1.9) > 0.55
     )
     error = error * np.where(sky, rng.uniform(3, 12), 1) * np.where(air, 1.5, 1)
-    mask[sky] |= 1 << 12
-    mask[air] |= 1 << 13
+    mask[sky] |= 1 << 12  # SIG_SKYLINE
+    mask[air] |= 1 << 13  # SIG_TELLURIC
     white = rng.standard_normal(source.size + 1)
     flux = source + error * (white[:-1] + NEIGHBOUR * white[1:]) / np.hypot(1, NEIGHBOUR)
+    # Cosmic rays. Small ones are overlooked now and then: bit 1 is CRPIX.
     hits = rng.choice(source.size, rng.poisson(12), replace=False)
     size = rng.uniform(0.1, 1.5, hits.size)
     flux[hits] += source[hits] * size
     mask[hits[(size > 0.4) | (rng.random(hits.size) < 0.95)]] |= 1 << 1
+    # BADPIX, UNFIXABLE, BADDARK, BADFLAT and NOSKY: about so many pixels per visit.
     for bit, number in ((0, 25), (3, 2), (4, 12), (5, 20), (7, 2)):
         bad = rng.choice(source.size, rng.poisson(number), replace=False)
         flux[bad] *= rng.uniform(0.5, 1.3, bad.size)
         mask[bad] |= 1 << bit
     if star.anomaly == "blue persistence":
         mask[CHIPS[0][0] : CHIPS[0][0] + 1100] |= 1 << 9
+    # Where a spectrum ends depends on the star's velocity at that visit.
     seen = recorded(rng.integers(-40, 6))
     return (
         np.where(seen, flux, 0),

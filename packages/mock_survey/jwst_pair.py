@@ -1,6 +1,8 @@
-"""A simulated JWST/APOGEE pair: giants drawn at random, their model spectra, the two HDF5 files of the real pair."""
+"""A simulated JWST/APOGEE pair: giants drawn at random, their model spectra, the two HDF5 files of
+the real pair."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ from scipy.ndimage import gaussian_filter1d
 from tqdm.auto import tqdm
 
 from apogee_archive import jwst_pair as real
-from apogee_archive.cache import cached_folder, hash_key, sha256_of
+from apogee_archive.cache import hash_key, sha256_of, verify_manifest, write_manifest
 from apogee_archive.grid import WAVELENGTH
-from mock_survey.archive import int_setting
+from apogee_archive.settings import int_setting
 from mock_survey.instrument import recorded
+from mock_survey.kept import verified_folder
 from mock_survey.population import STAR_TABLES, STARS, designations, draw_abundances, draw_giants
 from mock_survey.synthesis import MODEL, MODEL_TABLES, complete_labels, read_lines, synthesize
 from mock_survey.tables import table
@@ -33,30 +36,67 @@ LINES = table("lines_jwst.csv")
 TABLES = [LINES, *MODEL_TABLES, *STAR_TABLES]
 WAVELENGTHS = np.linspace(9000, 18000, real.PIXELS)
 FWHM = 4.71
-"""Width of a line in NIRSpec with G140H, Angstrom: two pixels of 2.356 as in the spectra of M71, so that R grows with
-wavelength from 1,900 to 3,800."""
+"""Width of a line in NIRSpec with G140H, Angstrom: two pixels of 2.356 as in the spectra of M71, so
+that R grows with wavelength from 1,900 to 3,800."""
 
 GAP = (11624, 11974)
-"""Angstrom that fall between the two detectors, as for star 12 in M71; where the gap lies depends on the shutter."""
+"""Angstrom that fall between the two detectors, as for star 12 in M71; where the gap lies depends
+on the shutter."""
 
 SNR = 200  # per pixel of the JWST spectra
-FULL = 19_800
+TYPICAL_ERRORS = {"teff": 6.2, "logg": 0.025, "fe_h": 0.009}  # K, dex; 0.02 of other labels
+FULL = 19_800  # rows of the real catalog
 MISSING = 11_215  # the row of the full catalog whose model does not exist
 REPEATED = 798  # rows of the full catalog that repeat a star
-VERSION = 2
+VERSION = 3
 """Raise this whenever the pair of a seed changes."""
 
 
-def wide_lines():
-    """Lines for all of 0.9 to 1.8 micron: `lines.csv` and what `lines_jwst.csv` adds outside APOGEE's range."""
+def wide_lines() -> pd.DataFrame:
+    """Lines for all of 0.9 to 1.8 micron: `lines.csv` and what `lines_jwst.csv` adds outside
+    APOGEE's range.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As of `mock_survey.synthesis.read_lines`.
+
+    Examples
+    --------
+    >>> len(wide_lines()) > len(read_lines())
+    True
+    """
     return pd.concat([read_lines(), read_lines(LINES)], ignore_index=True)
 
 
-def draw_catalog(stars=2000, seed=42):
-    """The table `allstar` of a simulated pair, in the columns of the real one; about 4 % of rows repeat a star.
+def draw_catalog(stars: int = 2000, seed: int = 42) -> pd.DataFrame:
+    """The table `allstar` of a simulated pair, in the columns of the real one; about 4 % of rows
+    repeat a star.
 
-    Three populations of giants: thin disk, thick disk and, a twelfth of all, halo around [Fe/H] = -1.25; all on
-    isochrones. Abundances without a trend of their own scatter about those of iron.
+    Three populations of giants: thin disk, thick disk and, a twelfth of all, halo around [Fe/H] =
+    -1.25; all on isochrones. Abundances without a trend of their own scatter about those of iron.
+
+    Parameters
+    ----------
+    stars : int
+        How many rows, 10 to 19,800.
+    seed : int
+        Of all that is drawn.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per observation, names of columns in capitals as in the real table.
+
+    Raises
+    ------
+    ValueError
+        For another number of stars.
+
+    Examples
+    --------
+    >>> draw_catalog(10, seed=1)[["APOGEE_ID", "TEFF"]].shape
+    (10, 2)
     """
     if not 10 <= stars <= FULL:
         raise ValueError(f"a pair has 10 to {FULL} stars, not {stars}")
@@ -78,21 +118,21 @@ def draw_catalog(stars=2000, seed=42):
     table["file"] = [
         f"{p}-dr17-{name}.fits" for p, name in zip(prefix, table.apogee_id, strict=True)
     ]
-    for name in [
-        c.removesuffix("_ERR").lower() for c in real.CATALOG_COLUMNS if c.endswith("_ERR")
-    ]:
-        table[f"{name}_err"] = {"teff": 6.2, "logg": 0.025, "fe_h": 0.009}.get(name, 0.02)
+    for column in real.CATALOG_COLUMNS:
+        if column.endswith("_ERR"):
+            name = column.removesuffix("_ERR").lower()
+            table[f"{name}_err"] = TYPICAL_ERRORS.get(name, 0.02)
     table = table.rename(columns=str.upper)[real.CATALOG_COLUMNS]
     numbers = table.select_dtypes("number").columns.difference(["RA", "DEC"])
     return table.astype(dict.fromkeys(numbers, np.float32))
 
 
-def _labels(rng, stars):
-    """Labels of giants (see `draw_catalog`): teff, logg, all [X/Fe], m_h, alpha_m, vmicro, vmacro."""
-    kind = rng.choice(3, stars, p=[0.58, 0.34, 0.08])
-    fe_h = rng.normal(
-        np.array([-0.12, -0.52, -1.25])[kind], np.array([0.21, 0.19, 0.16])[kind]
-    ).clip(-2.0, 0.45)
+def _labels(rng: np.random.Generator, stars: int) -> pd.DataFrame:
+    """Labels of giants (see `draw_catalog`): teff, logg, all [X/Fe], m_h, alpha_m, vmicro,
+    vmacro."""
+    kind = rng.choice(3, stars, p=[0.58, 0.34, 0.08])  # thin disk, thick disk, halo
+    mean, scatter = np.array([-0.12, -0.52, -1.25])[kind], np.array([0.21, 0.19, 0.16])[kind]
+    fe_h = rng.normal(mean, scatter).clip(-2.0, 0.45)
     high = np.array([0.0, 0.27, 0.24])[kind]
     mg_fe = np.where(kind == 0, 0.05 - 0.12 * fe_h, high) + rng.normal(0, 0.035, stars)
     si_fe = 0.01 + 0.75 * mg_fe + rng.normal(0, 0.03, stars)
@@ -111,8 +151,9 @@ def _labels(rng, stars):
     return table
 
 
-def _repeat(table, rng, number):
-    """Make some rows further observations of earlier stars: same star, another field, labels a little different."""
+def _repeat(table: pd.DataFrame, rng: np.random.Generator, number: int) -> None:
+    """Make some rows further observations of earlier stars: same star, another field, labels a
+    little different."""
     candidates = np.setdiff1d(np.arange(len(table) // 2, len(table)), MISSING * len(table) // FULL)
     later = rng.choice(candidates, number, replace=False)
     first = rng.choice(len(table) // 2, number, replace=False)
@@ -122,11 +163,27 @@ def _repeat(table, rng, number):
     table.loc[later, ["logg", "fe_h"]] += rng.normal(0, [0.02, 0.008], (number, 2))
 
 
-def nirspec_spectra(labels):
-    """Model spectra of `labels` (see `complete_labels`) on the pair's wavelengths at NIRSpec's resolution.
+def nirspec_spectra(labels: pd.DataFrame) -> xr.DataArray:
+    """Model spectra on the pair's wavelengths at NIRSpec's resolution.
 
-    They are computed twice as finely and sharper than needed, and blurred by a Gaussian that is the same in Angstrom
-    at all wavelengths, so that lines are `FWHM` wide to 3 %. Returns a float32 DataArray (star, wavelength).
+    They are computed twice as finely and sharper than needed, and blurred by a Gaussian that is the
+    same in Angstrom at all wavelengths, so that lines are `FWHM` wide to 3 %.
+
+    Parameters
+    ----------
+    labels : pandas.DataFrame
+        As for `mock_survey.synthesis.synthesize`.
+
+    Returns
+    -------
+    xarray.DataArray
+        Over star and wavelength (Angstrom, vacuum), float32.
+
+    Examples
+    --------
+    >>> star = draw_catalog(10, seed=1).rename(columns=str.lower).head(1)
+    >>> nirspec_spectra(star).sizes["wavelength"] == real.PIXELS
+    True
     """
     sharp = 12000
     fine = np.linspace(WAVELENGTHS[0], WAVELENGTHS[-1], 2 * real.PIXELS - 1)
@@ -136,14 +193,16 @@ def nirspec_spectra(labels):
     return blurred[:, ::2].assign_coords(wavelength=WAVELENGTHS)
 
 
-def _write_jwst(path, catalog, rows, seed):
-    """The JWST file: models of the given rows of the catalog with noise, and nothing in the gap of the detectors."""
+def _write_jwst(path: Path, catalog: pd.DataFrame, rows: pd.Index, seed: int) -> None:
+    """The JWST file: models of the given rows of the catalog with noise, and nothing in the gap of
+    the detectors."""
     labels = real.catalog_in_x_h(catalog).loc[rows].set_axis(real.JWST_COLUMNS, axis=1).round(5)
     names = [real.name_of(row) for row in rows]
-    parts, seen = [], np.abs(WAVELENGTHS - np.mean(GAP)) > np.ptp(GAP) / 2
+    seen = np.abs(WAVELENGTHS - np.mean(GAP)) > np.ptp(GAP) / 2  # by one of the two detectors
+    parts, together = [], real.STARS_PER_SET // 10
     with tqdm(total=len(rows), desc="model spectra 0.9-1.8 µm", unit="star", mininterval=1) as bar:
-        for start in range(0, len(rows), real.STARS_PER_SET // 10):
-            some = rows[start : start + real.STARS_PER_SET // 10]
+        for start in range(0, len(rows), together):
+            some = rows[start : start + together]
             flux = nirspec_spectra(catalog.loc[some]).values
             noise = np.random.default_rng([seed, start]).standard_normal(
                 flux.shape, dtype=np.float32
@@ -155,39 +214,117 @@ def _write_jwst(path, catalog, rows, seed):
     pd.DataFrame(np.concatenate(parts), index=names).to_hdf(path, key="spectra")
 
 
-def pair_key(stars, seed):
-    """Name of the folder of a simulated pair: what it depends on is in it."""
+def pair_key(stars: int, seed: int) -> str:
+    """Name of the folder of a simulated pair: what it depends on is in it.
+
+    Examples
+    --------
+    >>> pair_key(2000, 42).startswith("simulated-jwst-2000-seed42-v")
+    True
+    """
     tables = hash_key(MODEL, *map(sha256_of, TABLES))[:8]
     return f"simulated-jwst-{stars}-seed{seed}-v{VERSION}.{tables}"
 
 
-def pair_size():
-    """How many stars a pair has if no one says: 2,000, and with LAB_STARS in proportion, but no fewer than 300."""
+def pair_size() -> int:
+    """Default number of stars of a pair: 2,000, and with LAB_STARS in proportion, but no fewer than
+    300.
+
+    Raises
+    ------
+    ValueError
+        If LAB_STARS is not a number.
+
+    Examples
+    --------
+    >>> pair_size() >= 300
+    True
+    """
     return max(300, 2000 * int_setting("STARS", STARS) // STARS)
 
 
-def write_pair(folders, stars=2000, seed=42):
-    """A simulated pair in one of `folders`, or else written to the first (30 ms and 34 kB a star); its folder."""
+def write_pair(folders: list[Path], stars: int = 2000, seed: int = 42) -> Path:
+    """A simulated pair in one of some folders, or else written to the first: 30 ms and 34 kB per
+    star.
 
-    def write(folder):
+    Parameters
+    ----------
+    folders : list of pathlib.Path
+        The first is written, the others are only read.
+    stars, seed : int
+        As for `draw_catalog`.
+
+    Returns
+    -------
+    pathlib.Path
+        Folder of the two files, with a list of their checksums (SHA-256).
+
+    Raises
+    ------
+    ValueError
+        For another number of stars.
+    CacheError
+        If the first folder cannot be written.
+
+    Examples
+    --------
+    `labtools.open_pair` calls it.
+    """
+
+    def write(folder: Path) -> None:
         table = draw_catalog(stars, seed)
         encoded = table.select_dtypes(exclude="number").map(str.encode)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", pd.errors.PerformanceWarning
-            )  # bytes are pickled, as in the real file
+            # Strings as bytes are pickled, which is slow, but so it is in the real file.
+            warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
             table.assign(**encoded).to_hdf(folder / real.FILES[0], key="allstar", mode="w")
         rows = table.index.delete(MISSING * stars // FULL)
         _write_jwst(folder / real.FILES[1], table.rename(columns=str.lower), rows, seed)
+        write_manifest(folder)
 
-    return cached_folder(folders, pair_key(stars, seed), write)
+    def verify(folder: Path) -> None:
+        for name in real.FILES:
+            verify_manifest(folder, name)
+
+    return verified_folder(folders, pair_key(stars, seed), write, verify)
 
 
-def apogee_spectra(catalog, names, root=None, seed=42):
-    """Normalized APOGEE spectra of stars of the pair: Dataset (star, wavelength) of flux and error, 8575 pixels.
+def apogee_spectra(
+    catalog: pd.DataFrame, names: Sequence[str], root: str | Path | None = None, seed: int = 42
+) -> xr.Dataset:
+    """Normalized APOGEE spectra of stars of the pair: real ones where they are at hand, else models
+    with noise.
 
-    Real ones if all the files aspcapStar-dr17-<apogee_id>.fits lie somewhere below `root`, else models with the noise
-    that the catalog's SNR tells; attrs["source"] says which. Between the chips the error is infinite and flux 0.
+    Parameters
+    ----------
+    catalog : pandas.DataFrame
+        Of the pair, one row per star, with ``apogee_id``, ``snr`` and labels.
+    names : sequence of str
+        Some of its stars.
+    root : path, optional
+        Where to look for aspcapStar-dr17-<apogee_id>.fits; real spectra are taken if those of all
+        stars are there.
+    seed : int
+        Of the noise.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over star and wavelength (8575, Angstrom, vacuum): ``flux`` and ``error``; between the chips
+        the error is infinite and the flux 0. ``attrs["source"]`` says which spectra they are.
+
+    Raises
+    ------
+    KeyError
+        For a star that is not in the catalog.
+    ValueError
+        If a file has another number of pixels.
+
+    Examples
+    --------
+    >>> catalog = draw_catalog(10, seed=1).rename(columns=str.lower)
+    >>> apogee_spectra(catalog, [catalog.index[0]]).attrs["source"]
+    'simulated APOGEE spectra'
     """
     rows = catalog.loc[list(names)]
     found = [
@@ -212,8 +349,9 @@ def apogee_spectra(catalog, names, root=None, seed=42):
     )
 
 
-def _read_aspcap(path):
-    """Normalized flux and its error of an aspcapStar file of DR17 (extensions 1 and 2), 8575 pixels each."""
+def _read_aspcap(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Normalized flux and its error of an aspcapStar file of DR17 (extensions 1 and 2), 8575 pixels
+    each."""
     with fits.open(path) as hdus:
         flux, error = (np.asarray(hdus[number].data, float).ravel() for number in (1, 2))
     if not flux.size == error.size == WAVELENGTH.size:

@@ -1,6 +1,10 @@
-"""The stars of the simulated survey: who they are, and where on the isochrones that ship with the lab they stand."""
+"""The stars of the simulated survey: who they are, and where they stand on isochrones.
+
+Which distributions are measured on real stars, and which are choices, is in docs/simulation.md.
+"""
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +18,8 @@ from mock_survey.tables import table
 __all__ = ["designations", "draw_abundances", "draw_giants", "draw_population", "trends"]
 
 FIELDS = {
-    # name: (right ascension, declination of the centre in degrees, giants, share of the high-alpha sequence)
+    # name: (right ascension, declination of the centre, degrees; number of giants; share of these
+    # that belong to the high-alpha sequence)
     "M15": (322.49, 12.17, 250, 0.45),
     "N6791": (290.22, 37.77, 560, 0.20),
     "K2_C4_168-21": (57.90, 24.80, 480, 0.15),
@@ -29,8 +34,14 @@ NAMED = {
 }
 """The two stars that the assignment names: field and place."""
 
+RADIUS = 1.45  # degrees, of a field
+
 EXTRAS = {"dwarf": 170, "metal-poor": 90, "faint": 120, "no labels": 60}
+"""Stars that the lab's cuts must remove: kind -> how many there are beside 1900 giants."""
+
 ANOMALIES = {"bad labels": 9, "fast rotator": 5, "wrong velocity": 5, "blue persistence": 6}
+"""Giants with something wrong: what it is -> how many of 1900."""
+
 MYSTERY = pd.Series(
     {
         "teff": 4393.0,
@@ -46,16 +57,26 @@ MYSTERY = pd.Series(
 
 STAR_TABLES = [TABLE, table("abundance_trends.csv")]  # all that stars are drawn by
 TRENDS = pd.read_csv(STAR_TABLES[1], index_col="abundance", float_precision="round_trip")
-"""Abundances that the lab has no label for, as functions of alpha - 0.1, [Fe/H] and log g - 2.5, and their scatter."""
+"""Abundances that the lab has no label for, as functions of alpha - 0.1, [Fe/H] and log g - 2.5,
+and their scatter."""
 
 GRAVITY = (0.5, 3.45)  # log g of the giants that are drawn
 SALPETER = 2.35  # slope of the mass function
 BRIGHTNESS = 0.3  # power of luminosity with which a giant gets into the survey
 
 
+class IsochroneGrid(NamedTuple):
+    """The giants' part of the isochrones that ship with the lab, on a regular grid."""
+
+    log_ages: np.ndarray  # log10 of Gyr
+    fe_h: np.ndarray
+    phases: np.ndarray  # of each equivalent evolutionary point (EEP)
+    columns: np.ndarray  # (column, [Fe/H], age, EEP): initial mass, log10 Teff, log g
+
+
 @lru_cache
-def _grid():
-    """log10 of ages, [Fe/H], phases (EEP), and the columns (column, [Fe/H], age, EEP) of the giants' part."""
+def _isochrone_grid() -> IsochroneGrid:
+    """The grid, read once."""
     points = shipped_isochrones()
     points = points[points.phase >= 2].sort_values(["feh_init", "age", "eep"], kind="stable")
     fehs, ages, phases = (
@@ -64,7 +85,7 @@ def _grid():
         points.groupby("eep").phase.first(),
     )
     columns = points[["initial_mass", "log_teff", "log_g"]].to_numpy().T
-    return (
+    return IsochroneGrid(
         np.log10(ages),
         fehs,
         phases.to_numpy(),
@@ -72,42 +93,103 @@ def _grid():
     )
 
 
-def _between(grid, values):
-    """Index of the grid point below each value, and how far the value is on its way to the next."""
+def _bracket(grid: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index of the grid point below each value, and which share of the way to the next it has
+    gone."""
     values = np.clip(values, grid[0], grid[-1])
     below = np.clip(np.searchsorted(grid, values, side="right") - 1, 0, len(grid) - 2)
     return below, (values - grid[below]) / (grid[below + 1] - grid[below])
 
 
-def draw_giants(rng, age, fe_h, alpha_fe, oldest_phase=4):
-    """One giant on the isochrone of each age (Gyr), [Fe/H] and [alpha/Fe]: DataFrame of teff, logg, mass, phase.
+def draw_giants(
+    rng: np.random.Generator,
+    age: np.ndarray,
+    fe_h: np.ndarray,
+    alpha_fe: np.ndarray,
+    oldest_phase: int = 4,
+) -> pd.DataFrame:
+    """One giant on the isochrone of each age and composition.
 
-    How far a star has come is drawn: stars are born by Salpeter's mass function, stay as long as the isochrone says,
-    and are the more likely to be observed the brighter they are (docs/simulation.md). `phase` is MIST's: 2 giant
-    branch, 3 core helium burning, 4 early asymptotic giant branch; none later than `oldest_phase`. Alpha elements count
-    as metals do (Salaris, Chieffi & Straniero 1993, ApJ 414, 580). Beyond the table (2 to 12 Gyr, -2.5 to 0.5) its edge
-    is taken.
+    How far a star has come is drawn: stars are born by Salpeter's mass function, stay as long as
+    the isochrone says, and are the more likely to be observed the brighter they are. Alpha elements
+    count as metals do [1]_. Beyond the table (2 to 12 Gyr, [Fe/H] -2.5 to 0.5) its edge is taken.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Draws.
+    age : numpy.ndarray of shape (star,)
+        Gyr.
+    fe_h, alpha_fe : numpy.ndarray of shape (star,)
+        [Fe/H] and [alpha/Fe], dex.
+    oldest_phase : int
+        MIST's number of the last phase that is drawn: 2 giant branch, 3 core helium burning
+        (clump), 4 early asymptotic giant branch.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``teff`` (K), ``logg`` (dex), ``mass`` (solar), ``phase``; one row per star.
+
+    References
+    ----------
+    .. [1] Salaris, Chieffi & Straniero 1993, ApJ 414, 580.
+
+    Examples
+    --------
+    >>> age, fe_h, alpha_fe = np.array([[6.0, 6.0], [0.0, -0.5], [0.0, 0.2]])
+    >>> stars = draw_giants(np.random.default_rng(1), age, fe_h, alpha_fe)
+    >>> bool(stars.logg.between(0.5, 3.45).all())
+    True
     """
-    log_ages, fehs, phases, grid = _grid()
-    i, x = _between(fehs, fe_h + np.log10(0.638 * 10.0**alpha_fe + 0.362))
-    j, y = _between(log_ages, np.log10(age))
+    grid = _isochrone_grid()
+    metals = fe_h + np.log10(0.638 * 10.0**alpha_fe + 0.362)
+    i, x = _bracket(grid.fe_h, metals)
+    j, y = _bracket(grid.log_ages, np.log10(age))
+
+    # The isochrone of each star, between four of the grid: (column, star, EEP).
     x, y = x[:, None], y[:, None]
-    low, high = (grid[:, k, j] * (1 - y) + grid[:, k, j + 1] * y for k in (i, i + 1))
+    low, high = (
+        grid.columns[:, k, j] * (1 - y) + grid.columns[:, k, j + 1] * y for k in (i, i + 1)
+    )
     mass, log_teff, logg = points = low * (1 - x) + high * x
+
+    # How many stars stand between each point of it and the next, and are observed: (star, EEP).
     luminosity = (np.log10(mass) + 4 * log_teff - logg)[:, 1:]
     number = np.diff(mass) * mass[:, 1:] ** -SALPETER * 10 ** (BRIGHTNESS * luminosity)
-    seen = (phases[1:] <= oldest_phase) & (logg[:, 1:] > GRAVITY[0]) & (logg[:, 1:] < GRAVITY[1])
+    seen = grid.phases[1:] <= oldest_phase
+    seen = seen & (logg[:, 1:] > GRAVITY[0]) & (logg[:, 1:] < GRAVITY[1])
     number = np.cumsum(np.where(seen, number, 0).clip(0), axis=1)
+
+    # Draw one of these steps, by their numbers, and a place within it.
     step = (number < rng.random((len(number), 1)) * number[:, -1:]).sum(axis=1)
     star, part = np.arange(len(step)), rng.random(len(step))
     mass, log_teff, logg = points[:, star, step] * (1 - part) + points[:, star, step + 1] * part
+    phases = grid.phases
     return pd.DataFrame(
         {"teff": 10**log_teff, "logg": logg, "mass": mass, "phase": phases[step + 1]}
     )
 
 
-def trends(stars):
-    """The abundances of `TRENDS` for stars with labels, without scatter: DataFrame."""
+def trends(stars: pd.DataFrame) -> pd.DataFrame:
+    """The abundances that the lab has no label for, without scatter.
+
+    Parameters
+    ----------
+    stars : pandas.DataFrame
+        One row per star, with ``logg``, ``fe_h``, ``mg_fe`` and ``si_fe`` (dex).
+
+    Returns
+    -------
+    pandas.DataFrame
+        One column per row of `TRENDS`, dex.
+
+    Examples
+    --------
+    >>> star = pd.DataFrame([(2.5, 0.0, 0.1, 0.1)], columns=["logg", "fe_h", "mg_fe", "si_fe"])
+    >>> trends(star).equals(TRENDS[["origin"]].T.set_axis([0]).rename_axis(columns=None))
+    True
+    """
     alpha, gravity = (stars.mg_fe + stars.si_fe) / 2 - 0.1, stars.logg - 2.5
     rows = TRENDS.itertuples()
     return pd.DataFrame(
@@ -115,8 +197,30 @@ def trends(stars):
     )
 
 
-def draw_abundances(rng, stars):
-    """The same with scatter; C and N deviate in opposite directions (correlation -0.3), as giants mix them up."""
+def draw_abundances(rng: np.random.Generator, stars: pd.DataFrame) -> pd.DataFrame:
+    """Abundances as in `trends`, with scatter.
+
+    C and N deviate in opposite directions (correlation -0.3), because giants turn one into the
+    other and mix both up.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Draws.
+    stars : pandas.DataFrame
+        As for `trends`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As of `trends`.
+
+    Examples
+    --------
+    >>> star = pd.DataFrame([(2.5, 0.0, 0.1, 0.1)], columns=["logg", "fe_h", "mg_fe", "si_fe"])
+    >>> draw_abundances(np.random.default_rng(1), star).shape == (1, len(TRENDS))
+    True
+    """
     deviation = pd.DataFrame(
         rng.standard_normal((len(TRENDS), len(stars))).T, stars.index, TRENDS.index
     )
@@ -124,8 +228,9 @@ def draw_abundances(rng, stars):
     return trends(stars) + TRENDS.scatter * deviation
 
 
-def _draw_giants(rng, number, high_alpha):
-    """Giants on isochrones, of two sequences in [Mg/Fe] and [Si/Fe]: an old one, and one of 2 to 12 Gyr."""
+def _draw_sequences(rng: np.random.Generator, number: int, high_alpha: float) -> pd.DataFrame:
+    """Giants on isochrones, of two sequences in [Mg/Fe] and [Si/Fe]: an old one, and one of 2 to 12
+    Gyr."""
     old = rng.random(number) < high_alpha
     fe_h = np.where(old, rng.normal(-0.38, 0.22, number), rng.normal(-0.05, 0.19, number)).clip(
         -0.98, 0.6
@@ -141,16 +246,18 @@ def _draw_giants(rng, number, high_alpha):
     return giants.assign(fe_h=fe_h, mg_fe=mg_fe, si_fe=si_fe, age=age, kind="giant")
 
 
-def _draw_extras(rng, share):
-    """Stars that the lab's cuts must remove."""
-    number = {kind: max(round(share * whole), 4) for kind, whole in EXTRAS.items()}
-    dwarfs = _draw_giants(rng, number["dwarf"], 0.1).assign(kind="dwarf", phase=0)
+def _draw_extras(rng: np.random.Generator, share: float) -> pd.DataFrame:
+    """Stars that the lab's cuts must remove (`EXTRAS`), four of each kind at least."""
+    number = {kind: max(round(share * all_of_them), 4) for kind, all_of_them in EXTRAS.items()}
+    # Dwarfs need no isochrone: the lab never looks at them.
+    dwarfs = _draw_sequences(rng, number["dwarf"], 0.1).assign(kind="dwarf", phase=0)
     dwarfs["logg"] = rng.normal(4.45, 0.15, len(dwarfs)).clip(4.05, 4.8)
     dwarfs["teff"] = rng.uniform(4000, 6400, len(dwarfs))
     hot = dwarfs.index[: len(dwarfs) // 7]
     dwarfs.loc[hot, "logg"] = rng.uniform(3.6, 3.95, len(hot))
     dwarfs.loc[hot, "teff"] = rng.uniform(5750, 6300, len(hot))
-    poor = _draw_giants(rng, number["metal-poor"], 1.0).assign(kind="metal-poor", age=12.0)
+    # Metal-poor giants: three fifths of them are members of M15, the others of the halo.
+    poor = _draw_sequences(rng, number["metal-poor"], 1.0).assign(kind="metal-poor", age=12.0)
     cluster = rng.random(len(poor)) < 0.6
     poor["fe_h"] = np.where(
         cluster, rng.normal(-2.33, 0.05, len(poor)), rng.uniform(-1.8, -1.03, len(poor))
@@ -160,17 +267,40 @@ def _draw_extras(rng, share):
     )
     poor[again.columns] = again
     others = [
-        _draw_giants(rng, number[kind], 0.2).assign(kind=kind) for kind in ("faint", "no labels")
+        _draw_sequences(rng, number[kind], 0.2).assign(kind=kind) for kind in ("faint", "no labels")
     ]
     return pd.concat([dwarfs, poor, *others], ignore_index=True)
 
 
-def draw_population(seed, stars=STARS):
-    """The truth about every star of a survey with about that many giants: DataFrame indexed by apogee_id.
+def draw_population(seed: int, stars: int = STARS) -> pd.DataFrame:
+    """The truth about every star of a survey, those that the assignments name among them.
 
-    Columns: field, ra, dec (degrees), kind, anomaly, true labels (teff in K, logg, abundances in dex), age (Gyr), mass
-    (solar), phase (see `draw_giants`), vmacro and vhelio (km/s), resolution of the fibre, snr per pixel and nvisits.
-    The stars that the assignments name are in it. Raises ValueError for fewer than 60 or more than 1900 stars.
+    Parameters
+    ----------
+    seed : int
+        Of all that is drawn.
+    stars : int
+        About how many giants there are, 60 to 1900; stars that the cuts must remove come on top.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per star, index ``apogee_id``: ``field``, ``ra`` and ``dec`` (degrees), ``kind``
+        ("giant" or one of `EXTRAS`), ``anomaly`` ("" or one of `ANOMALIES`), true labels (``teff``
+        in K, ``logg``, abundances in dex), ``age`` (Gyr), ``mass`` (solar), ``phase`` (see
+        `draw_giants`), ``vmacro`` and ``vhelio`` (km/s), ``resolution`` of the fibre, ``snr`` per
+        pixel and ``nvisits``.
+
+    Raises
+    ------
+    ValueError
+        For another number of stars.
+
+    Examples
+    --------
+    >>> truth = draw_population(seed=1, stars=60)
+    >>> int((truth.kind == "giant").sum()), set(NAMED) <= set(truth.index)
+    (60, True)
     """
     if not 60 <= stars <= STARS:
         raise ValueError(
@@ -178,7 +308,7 @@ def draw_population(seed, stars=STARS):
         )
     rng, share = np.random.default_rng(seed), stars / STARS
     giants = [
-        _draw_giants(rng, round(share * n), high).assign(field=field)
+        _draw_sequences(rng, round(share * n), high).assign(field=field)
         for field, (*_, n, high) in FIELDS.items()
     ]
     extras = _draw_extras(rng, share)
@@ -196,18 +326,24 @@ def draw_population(seed, stars=STARS):
     everyone["vhelio"] = np.where(everyone.kind == "metal-poor", -107, rng.normal(-20, 45, n))
     everyone["anomaly"] = ""
     chosen = rng.permutation(np.flatnonzero(everyone.kind == "giant"))
-    for reason, whole in ANOMALIES.items():
-        count = max(round(share * whole), 1)
+    for reason, all_of_them in ANOMALIES.items():
+        count = max(round(share * all_of_them), 1)
         everyone.loc[chosen[:count], "anomaly"] = reason
         chosen = chosen[count:]
     everyone.loc[everyone.anomaly == "fast rotator", "vmacro"] = 10.0
     return _name(everyone, rng)
 
 
-def _name(stars, rng):
-    """Positions in the fields, and 2MASS-like names from the positions; the named stars take suitable giants."""
+def _name(stars: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Give stars positions in their fields, and names by these as in 2MASS.
+
+    The names that the assignments mention go to ordinary giants near log g = 2.4 and [Fe/H] = 0.
+    """
     centre = np.array([FIELDS[field][:2] for field in stars.field])
-    distance, angle = 1.45 * np.sqrt(rng.random(len(stars))), rng.uniform(0, 2 * np.pi, len(stars))
+    distance, angle = (
+        RADIUS * np.sqrt(rng.random(len(stars))),
+        rng.uniform(0, 2 * np.pi, len(stars)),
+    )
     stars["dec"] = centre[:, 1] + distance * np.sin(angle)
     stars["ra"] = (centre[:, 0] + distance * np.cos(angle) / np.cos(np.radians(stars.dec))) % 360
     names = designations(stars.ra, stars.dec)
@@ -221,8 +357,25 @@ def _name(stars, rng):
     return stars[~stars.index.duplicated()]
 
 
-def designations(ra, dec):
-    """Names as in 2MASS, hhmmss(ss)+ddmmss(s) without points, of positions in degrees."""
+def designations(ra: np.ndarray, dec: np.ndarray) -> list[str]:
+    """Names of positions as in 2MASS.
+
+    Parameters
+    ----------
+    ra, dec : numpy.ndarray of shape (star,)
+        Degrees.
+
+    Returns
+    -------
+    list of str
+        ``2M``, hours, minutes and seconds to two decimals, degrees, minutes and seconds to one,
+        without points.
+
+    Examples
+    --------
+    >>> designations([187.5], [-12.25])
+    ['2M12300000-1215000']
+    """
     hours = Angle(np.asarray(ra), "deg").to_string("hour", sep="", precision=2, pad=True)
     degrees = Angle(np.asarray(dec), "deg").to_string(
         "deg", sep="", precision=1, pad=True, alwayssign=True

@@ -3,10 +3,10 @@ on many."""
 
 try:
     from survey_batch.model_survey import ModelSurvey
-    from survey_batch.run import Report, label_survey
+    from survey_batch.run import Report, label_survey, local_client
 except ImportError as fault:
     raise ImportError(
         f"{fault}: survey_batch needs more packages, pip install 'labtools[batch]'"
     ) from fault
 
-__all__ = ["ModelSurvey", "Report", "label_survey"]
+__all__ = ["ModelSurvey", "Report", "label_survey", "local_client"]

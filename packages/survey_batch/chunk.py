@@ -243,7 +243,7 @@ def _read(survey: Any, rows: pd.DataFrame) -> tuple[xr.Dataset, Lost]:
     a whole fails, and the next run tries it again.
     """
     parts, faults = star_by_star(
-        lambda stars: survey.spectra(rows.loc[stars], share=0),
+        lambda stars: survey.spectra(rows.loc[stars], min_fraction=0),
         rows.index.tolist(),
         (OSError, ValueError),
     )

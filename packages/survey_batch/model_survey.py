@@ -77,14 +77,14 @@ class ModelSurvey:
         """Which pixels of the model show the continuum: boolean over wavelength (Angstrom)."""
         return self.pixels
 
-    def spectra(self, rows: pd.DataFrame, share: float = 0.0) -> xr.Dataset:
+    def spectra(self, rows: pd.DataFrame, min_fraction: float = 0.0) -> xr.Dataset:
         """Raw spectra of stars, as a survey of files gives them.
 
         Parameters
         ----------
         rows : pandas.DataFrame
             Rows of the catalog.
-        share : float
+        min_fraction : float
             Not used: no spectrum is ever missing.
 
         Returns

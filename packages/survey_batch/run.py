@@ -27,7 +27,7 @@ from labtools.cannon import Cannon
 from survey_batch import store
 from survey_batch.chunk import WHERE, BatchConfig, label_chunk, table_without_labels
 
-__all__ = ["Report", "label_survey"]
+__all__ = ["Report", "label_survey", "local_client"]
 
 VERSION = 2  # raise it whenever the same raw spectra and the same model give other partitions
 AHEAD = 400  # chunks given to the scheduler at a time, so that its memory is bounded too
@@ -36,11 +36,6 @@ POLL = 0.5  # seconds between two looks at whether the client is still there
 LONELY = 60.0  # seconds without any worker after which a warning says so
 STATUS = ["labelled", "masked out", "missing", "failed"]
 TOLD = [*WHERE, "status", "reason", "seconds"]  # columns of the report
-LOCAL_CLUSTER = {
-    "threads_per_worker": 1,
-    "dashboard_address": "127.0.0.1:0",
-    "env": {"OPENBLAS_NUM_THREADS": "1"},
-}
 
 Chunks = dict[str, pd.DataFrame]
 """Place of a chunk (telescope, field, name) -> its rows of the catalog."""
@@ -151,7 +146,7 @@ def label_survey(
     ----------
     survey : object
         Of `labtools.open_survey`, or another one with ``title``, ``version``, ``catalog()``,
-        ``continuum_pixels()`` and ``spectra(rows, share=0)``.
+        ``continuum_pixels()`` and ``spectra(rows, min_fraction=0)``.
     cannon : Cannon
         A model trained on the wavelengths of the survey's continuum pixels.
     out : path
@@ -190,8 +185,8 @@ def label_survey(
     --------
     ``docs/whole-survey.md`` has one, and one for a cluster.
     """
-    if client is None:
-        _require_main_guard()
+    if not client:
+        _require_main_guard()  # before any work is done
     config = _config(survey, cannon, Path(out).absolute(), keep, degree)
     chunks = dict(_chunks(survey.catalog() if stars is None else stars, chunk))
     for folder in {config.labels, config.spectra or config.labels}:
@@ -306,6 +301,33 @@ def _require_main_guard() -> None:
             )
 
 
+def local_client() -> Client:
+    """A Dask client with one worker process per core of this machine, for several calls of
+    `label_survey`.
+
+    Returns
+    -------
+    distributed.Client
+        Close it in the end, or use it as a context manager.
+
+    Raises
+    ------
+    RuntimeError
+        If a script calls this where its worker processes would call it again.
+
+    Examples
+    --------
+    In a notebook: ``client = local_client()``, then ``label_survey(survey, cannon, out, client)``.
+    """
+    _require_main_guard()
+    return Client(
+        set_as_default=False,
+        threads_per_worker=1,  # several workers are faster than several threads
+        dashboard_address="127.0.0.1:0",
+        env={"OPENBLAS_NUM_THREADS": "1"},
+    )
+
+
 def _connected(client: Client | str | None) -> AbstractContextManager[Client]:
     """The Dask client given, or one of a scheduler's address, or of a cluster on this machine,
     until it is closed."""
@@ -313,7 +335,7 @@ def _connected(client: Client | str | None) -> AbstractContextManager[Client]:
         return contextlib.nullcontext(client)
     if client:
         return Client(client, set_as_default=False)
-    return Client(set_as_default=False, **LOCAL_CLUSTER)
+    return local_client()
 
 
 def _run(client: Client, config: BatchConfig, chunks: Chunks) -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from labtools import LABELS, Cannon, normalized_giants, open_survey, split_by_star
-from labtools.surveys import SPLIT
+from labtools.products import SPLIT
 
 
 def scatter(off):
