@@ -1,5 +1,8 @@
 """The forward model: physics against hand calculations and published values, spectra against real giants."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +13,7 @@ from labtools.spectra import WAVELENGTH
 from mock_survey import atmosphere, synthesis
 from mock_survey.synthesis import read_lines, synthesize
 
+CALIBRATION = Path(synthesis.__file__).parent / "calibration"
 CHIPS = ((322, 3242), (3648, 6048), (6412, 8306))
 PIXELS = np.concatenate([np.arange(*chip) for chip in CHIPS])
 
@@ -270,6 +274,11 @@ def test_every_source_of_the_line_table_is_explained():
     text = (synthesis.LINE_TABLE.parent / "README.md").read_text()
     tags = read_lines()["source"].str.removesuffix("-calibrated").unique()
     assert [tag for tag in tags if f"`{tag}`" not in text] == []
+
+
+@pytest.mark.parametrize("script", sorted(CALIBRATION.glob("*.py")), ids=lambda path: path.stem)
+def test_scripts_of_the_calibration_find_what_they_import(script):
+    assert runpy.run_path(script, run_name="imported")["__doc__"]
 
 
 # Real giants
