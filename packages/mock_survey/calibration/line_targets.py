@@ -1,4 +1,4 @@
-"""Real spectra on which line strengths are measured: a Cannon along the branch, the mystery star."""
+"""Real spectra on which line strengths are measured: a Cannon of the branch, the mystery star."""
 
 from pathlib import Path
 
