@@ -9,6 +9,7 @@ from astropy.io import fits
 
 from apogee_archive import settings
 from apogee_archive.apstar import read_apstar
+from apogee_archive.errors import CorruptFileError
 from labtools import (
     LABELS,
     Cannon,
@@ -68,18 +69,80 @@ def test_another_size_is_refused(stars):
         draw_population(128, stars)
 
 
-def test_a_flipped_bit_of_a_simulated_file_is_noticed(monkeypatch, tmp_path):
-    monkeypatch.setenv("LAB_STARS", "60")
-    survey = open_survey("simulated", tmp_path)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Folder of data with a survey of 60 giants."""
+    root = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("LAB_STARS", "60")
+        assert open_survey("simulated", root).folder.is_dir()
+        yield root
+
+
+def flip(path, byte):
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_of_a_spectrum_is_noticed(small):
+    survey = open_survey("simulated", small)
     ids = survey.catalog().index.unique()[:5]
     path = survey.path(ids[2])
-    content = bytearray(path.read_bytes())
-    content[80_000] ^= 4
-    path.write_bytes(content)
+    flip(path, 80_000)
     with pytest.warns(
         UserWarning, match=f"(?s)1 of 5 spectra are left out.*{ids[2].replace('+', '.')}.*sha1"
     ):
         assert survey.spectra(ids).star.values.tolist() == [star for star in ids if star != ids[2]]
+    flip(path, 80_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("apogeeStar.csv", "catalog"),
+        ("aspcapStar.csv", "catalog"),
+        ("truth.csv", "truth"),
+        ("mystery.fits", "mystery"),
+        ("continuum_pixels.npz", "continuum_pixels"),
+    ],
+)
+def test_a_flipped_bit_of_any_other_file_is_noticed_when_it_is_read(small, name, read):
+    survey = open_survey("simulated", small)
+    path, rng = survey.folder / name, np.random.default_rng(1)
+    for byte in rng.integers(path.stat().st_size, size=20):
+        flip(path, byte)
+        with pytest.raises(CorruptFileError, match=f"{name} is damaged"):
+            getattr(survey, read)()
+        flip(path, byte)
+    getattr(survey, read)()
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "an emptied list of checksums"])
+def test_a_damaged_survey_is_made_again(small, damage):
+    folder = open_survey("simulated", small).folder
+    before = (folder / "truth.csv").read_bytes()
+    if damage == "a flipped bit":
+        flip(folder / "truth.csv", 4000)
+    else:
+        next(folder.glob("sas/**/*.sha1sum")).write_text("")
+    survey = open_survey("simulated", small)
+    with pytest.warns(UserWarning, match="is damaged and is made again"):
+        assert survey.folder == folder
+    assert len(survey.truth()) > 60
+    assert (survey.folder / "truth.csv").read_bytes() == before
+
+
+def test_a_damaged_survey_of_someone_else_is_passed_over(small, tmp_path, monkeypatch):
+    folder = open_survey("simulated", small).folder
+    flip(folder / "truth.csv", 4000)
+    monkeypatch.setenv("LAB_DATA_SHARED", str(small))
+    monkeypatch.setattr(archive, "_write_all", lambda made, seed, stars: (made / "own").touch())
+    with pytest.warns(UserWarning, match="is damaged"):
+        own = open_survey("simulated", tmp_path).folder
+    assert own.is_relative_to(tmp_path)
+    flip(folder / "truth.csv", 4000)
+    assert open_survey("simulated", tmp_path / "elsewhere").folder == folder
 
 
 def test_a_size_that_is_no_number_is_refused(monkeypatch, tmp_path):
@@ -114,7 +177,8 @@ def test_the_key_holds_all_that_a_survey_depends_on(monkeypatch, tmp_path):
 
 
 def test_giants_stand_on_their_isochrones(truth):
-    """Branch and clump of the younger sequence are where the isochrone of 6 Gyr has them: this is what 05 measures."""
+    """Branch and clump of the younger sequence are where the isochrone of 6 Gyr has them: this is
+    what 05 measures."""
     giants = truth[(truth.kind == "giant") & (truth.mg_fe < 0.15) & truth.fe_h.between(-0.6, 0.4)]
     branch, clump = giants[giants.phase == 2], giants[giants.phase == 3]
     offset = [
@@ -195,7 +259,8 @@ def test_noise_is_what_the_error_says(images):
 
 
 def test_noise_correlates_as_measured_on_real_visits(images):
-    """0.4 between neighbours, nothing beyond (`packages/mock_survey/calibration/measure_instrument.py`)."""
+    """0.4 between neighbours, nothing beyond
+    (`packages/mock_survey/calibration/measure_instrument.py`)."""
     for pull, good in pulls(images):
         clean = good & (np.abs(pull) < 5)
         pull = np.where(clean, pull, 0)
@@ -207,7 +272,8 @@ def test_noise_correlates_as_measured_on_real_visits(images):
 
 
 def test_no_polynomial_takes_the_response_away():
-    """What degree 2 leaves on a chip is about 0.4 %, as on real ones; it is the same wherever the star stands."""
+    """What degree 2 leaves on a chip is about 0.4 %, as on real ones; it is the same wherever the
+    star stands."""
     star = pd.Series({"anomaly": ""})
     left = []
     for seed in range(40):
@@ -263,7 +329,8 @@ def test_real_files_treat_such_pixels_so(shared_data):
 
 @pytest.fixture(scope="module")
 def survey():
-    """The survey that the notebooks use too; written below the data folder if it is not there yet."""
+    """The survey that the notebooks use too; written below the data folder if it is not there
+    yet."""
     from labtools import open_survey
 
     return open_survey("simulated")
@@ -318,7 +385,8 @@ def test_quoted_errors_are_a_little_wrong(label_errors):
 
 
 def test_label_errors_are_correlated(label_errors):
-    """As the pixels tie labels together, which differs along the branch: in cool giants wings tell gravity apart."""
+    """As the pixels tie labels together, which differs along the branch: in cool giants wings tell
+    gravity apart."""
     off, quoted, truth = label_errors
     assert off.corr().loc["teff", "fe_h"] > 0.2
     assert off.corr().loc["logg", "fe_h"] > 0.5
@@ -336,7 +404,8 @@ def test_label_errors_are_correlated(label_errors):
 
 
 def test_label_errors_know_the_noise_of_their_spectrum(survey):
-    """The best linear estimate finds labels that were put into the noise, and its covariance is that of its errors."""
+    """The best linear estimate finds labels that were put into the noise, and its covariance is
+    that of its errors."""
     pipeline = archive.Pipeline()
     star = survey.truth().query("anomaly == '' and kind == 'giant'").iloc[3]
     example = pipeline.examples.iloc[[2]]
@@ -425,7 +494,8 @@ def test_labels_come_back_out(survey):
 
 
 def test_similar_stars_have_similar_spectra(survey):
-    """Two stars of the same labels, observed with other continua, noise and masks, agree within noise and ripple."""
+    """Two stars of the same labels, observed with other continua, noise and masks, agree within
+    noise and ripple."""
     truth = survey.truth()
     star = truth[(truth.kind == "giant") & (truth.anomaly == "")].iloc[40]
     model = synthesize(star[LABELS].astype(float).to_frame("s").T).values[0]

@@ -1,4 +1,8 @@
-"""The forward model: physics against hand calculations and published values, spectra against real giants."""
+"""The forward model: physics against hand calculations and published values, spectra against real
+giants."""
+
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +14,7 @@ from labtools.spectra import WAVELENGTH
 from mock_survey import atmosphere, synthesis
 from mock_survey.synthesis import read_lines, synthesize
 
+CALIBRATION = Path(synthesis.__file__).parent / "calibration"
 CHIPS = ((322, 3242), (3648, 6048), (6412, 8306))
 PIXELS = np.concatenate([np.arange(*chip) for chip in CHIPS])
 
@@ -35,7 +40,8 @@ def equivalent_width(labels, lines):
 
 
 def test_saha_against_hand_calculation():
-    # log (n_ion / n_atom P_e) = -theta I + 2.5 log T - 0.1762 + log (u_ion / u_atom), here sodium at 5040 K
+    # log (n_ion / n_atom P_e) = -theta I + 2.5 log T - 0.1762 + log (u_ion / u_atom), here sodium
+    # at 5040 K
     by_hand = -5.139 + 2.5 * np.log10(5040.0) - 0.1762 + np.log10(1.0 / 2.04)
     pressure = atmosphere.saha(5040.0, 5.139, 2.04, 1.0) * 1.380649e-16 * 5040.0
     assert np.log10(pressure) == pytest.approx(by_hand, abs=0.002)
@@ -79,7 +85,8 @@ def photosphere(teff, logg, fe_h=0.0):
 
 
 def test_pressure_of_the_solar_photosphere():
-    """log P = 5.08 at tau = 1 in the Sun (Gray 2005, table 9.2: 5.0 to 5.1), where a tenth of the atoms is helium."""
+    """log P = 5.08 at tau = 1 in the Sun (Gray 2005, table 9.2: 5.0 to 5.1), where a tenth of the
+    atoms is helium."""
     sun, _ = photosphere(5772.0, 4.44)
     pressure = 1.085 * (sun.nuclei * 1.380649e-16 * sun.temperature)[0]
     assert np.log10(pressure[6]) == pytest.approx(5.08, abs=0.05)
@@ -90,7 +97,8 @@ def test_pressure_of_the_solar_photosphere():
     ("teff", "logg", "fe_h"), [(4000.0, 1.0, 0.0), (4500.0, 2.0, -0.3), (5500.0, 3.5, -2.0)]
 )
 def test_electrons_balance_ions(teff, logg, fe_h):
-    """The electrons of MARCS are those that the lab's partition functions and Saha's equation give, to a fifth."""
+    """The electrons of MARCS are those that the lab's partition functions and Saha's equation give,
+    to a fifth."""
     layers, abundance = photosphere(teff, logg, fe_h)
     ions = 0.0
     for element in ("H", *atmosphere.DONORS):
@@ -130,7 +138,8 @@ def test_brackett_lines_grow_with_temperature_and_stay_weak_in_giants():
 
 
 def test_strong_lines_get_wings_from_pressure():
-    """Unsöld's width of iron at 5.5 eV by hand; wings of a strong line grow with gravity, its core does not."""
+    """Unsöld's width of iron at 5.5 eV by hand; wings of a strong line grow with gravity, its core
+    does not."""
     assert np.log10(synthesis._van_der_waals(7.90 - 5.5, 16000.0)) == pytest.approx(-7.13, abs=0.03)
     wave = np.arange(15990.0, 16010.0, 0.1)
     strong = one_line("Mg I", 5.93, 0.6)
@@ -210,7 +219,8 @@ def test_shape_coordinates_and_range():
 
 
 def test_smooth_in_the_labels():
-    """Third differences along a fine path of labels are small beside first ones: no steps, no kinks."""
+    """Third differences along a fine path of labels are small beside first ones: no steps, no
+    kinks."""
     path = stars(
         *[(4500 + 10 * i, 2.0 + 0.02 * i, -0.3 + 0.02 * i, 0.1 + 0.01 * i) for i in range(12)]
     )
@@ -270,6 +280,11 @@ def test_every_source_of_the_line_table_is_explained():
     text = (synthesis.LINE_TABLE.parent / "README.md").read_text()
     tags = read_lines()["source"].str.removesuffix("-calibrated").unique()
     assert [tag for tag in tags if f"`{tag}`" not in text] == []
+
+
+@pytest.mark.parametrize("script", sorted(CALIBRATION.glob("*.py")), ids=lambda path: path.stem)
+def test_scripts_of_the_calibration_find_what_they_import(script):
+    assert runpy.run_path(str(script), run_name="imported")["__doc__"]
 
 
 # Real giants

@@ -1,9 +1,9 @@
-"""Trends and scatter of abundances in real giants, for `labtools/data/abundance_trends.csv`.
+"""Trends and scatter of abundances in real giants, for `data/abundance_trends.csv`.
 
-[X/Fe] of APOGEE DR12 (giants with 0.5 < log g < 3.5, -1 < [Fe/H] < 0.5, 3900 to 5300 K) against [alpha/Fe], the mean
-of Mg and Si, [Fe/H] and log g: least squares, clipped at three sigma. The scatter left is also given less, in
-quadrature, that with which The Cannon finds the same labels at high signal-to-noise ratio (Casey et al. 2016), an upper
-limit to the errors of both.
+[X/Fe] of APOGEE DR12 (giants with 0.5 < log g < 3.5, -1 < [Fe/H] < 0.5, 3900 to 5300 K) against
+[alpha/Fe], the mean of Mg and Si, [Fe/H] and log g: least squares, clipped at three sigma. The
+scatter left is also given less, in quadrature, that with which The Cannon finds the same labels at
+high signal-to-noise ratio (Casey et al. 2016), an upper limit to the errors of both.
 
     python packages/mock_survey/calibration/abundance_trends.py apogee_dr12_labels.csv
 """
@@ -14,12 +14,14 @@ import numpy as np
 import pandas as pd
 
 CASEY = {
-    "C": 0.03, "N": 0.04, "O": 0.03, "NA": 0.08, "AL": 0.06, "S": 0.05, "K": 0.07, "CA": 0.05, "TI": 0.07, "V": 0.16,
+    "C": 0.03, "N": 0.04, "O": 0.03, "NA": 0.08, "AL": 0.06, "S": 0.05, "K": 0.07, "CA": 0.05,
+    "TI": 0.07, "V": 0.16,
     "MN": 0.04, "NI": 0.03,
 }  # fmt: skip
 
 
 def robust(values):
+    """Robust standard deviation: 1.4826 times the median absolute deviation."""
     return 1.4826 * np.median(np.abs(values - np.median(values)))
 
 
@@ -34,6 +36,7 @@ def fit(design, ratio):
 
 
 def main():
+    """Run the script."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,12 +1,14 @@
-"""Make data/lines.csv: known lines, CO bands from molecular constants, and strengths measured on real giants.
+"""Make data/lines.csv: known lines, CO bands from molecular constants, strengths from real giants.
 
-The target is a Cannon trained on real APOGEE giants (coefficients of DR10), evaluated along the giant
-branch. Strengths are found by Gauss-Newton steps through `mock_survey.synthesis.synthesize` itself. Positions
-come, in this order, from data/known_lines.csv, from molecular constants, and from minima of the real
-spectra. A minimum takes the species whose response to the labels it shows, by name if a list has such a
-line there, else with a question mark. Deterministic; five to ten minutes on two cores.
+The target is a Cannon trained on real APOGEE giants (coefficients of DR10), evaluated along the
+giant branch. Strengths are found by Gauss-Newton steps through `mock_survey.synthesis.synthesize`
+itself. Positions come, in this order, from data/known_lines.csv, from molecular constants, and from
+minima of the real spectra. A minimum takes the species whose response to the labels it shows, by
+name if a list has such a line there, else with a question mark. Deterministic; five to ten minutes
+on two cores.
 
-    python packages/mock_survey/calibration/calibrate_lines.py --cannon DIR --mystery FITS --continuum NPZ --linelists DIR [--out CSV]
+    python packages/mock_survey/calibration/calibrate_lines.py \\
+        --cannon DIR --mystery FITS --continuum NPZ --linelists DIR [--out CSV]
 """
 
 import argparse
@@ -26,10 +28,12 @@ from mock_survey.tables import table
 
 MG_STRONG = np.array([15753.20, 15770.11])
 WINDOW = 1.3  # Angstrom on either side of a line in which its strength shows
-# Species (with excitation in eV) that a minimum is tried as; the response to the labels decides, first among
+# Species (with excitation in eV) that a minimum is tried as; the response to the labels decides,
+# first among
 # every second, then among all.
 TEMPLATES = (
-    ("Fe", 2.4), ("OH", 0.3), ("Fe", 5.0), ("Fe", 6.2), ("Si", 6.0), ("CN", 1.3), ("Ti", 1.5), ("Ca", 4.7),
+    ("Fe", 2.4), ("OH", 0.3), ("Fe", 5.0), ("Fe", 6.2), ("Si", 6.0), ("CN", 1.3), ("Ti", 1.5),
+    ("Ca", 4.7),
     ("OH", 1.0), ("CO", 0.8), ("CN", 0.6),
 )  # fmt: skip
 
@@ -45,7 +49,8 @@ def colours(wavelength):
 
 
 def weights(target, labels):
-    """(star, star) and (pixel,) weights: like stars share the model's errors, so contrasts count more."""
+    """(star, star) and (pixel,) weights: like stars share the model's errors, so contrasts count
+    more."""
     x = labels[["teff", "logg", "fe_h", "mg_fe"]].to_numpy() / (400.0, 0.8, 0.4, 0.2)
     distance = ((x[:, None] - x[None]) ** 2).sum(axis=-1)
     values, vectors = np.linalg.eigh(0.012**2 * np.exp(-0.5 * distance) + 0.003**2 * np.eye(len(x)))
@@ -53,7 +58,8 @@ def weights(target, labels):
 
 
 def jacobian(target, labels, lines, column, step):
-    """Sparse weighted d flux / d column, ((star, pixel), line), by differences of many lines at once."""
+    """Sparse weighted d flux / d column, ((star, pixel), line), by differences of many lines at
+    once."""
     wave, colour = target.wavelength, colours(lines["wavelength"].to_numpy())
     base = synthesize(labels, lines=lines).values[:, target.pixels]
     stars, pixels = weights(target, labels)
@@ -77,12 +83,14 @@ def jacobian(target, labels, lines, column, step):
 
 
 def weighted_residual(target, labels, real, lines):
+    """Residuals (star, pixel) in units in which all are alike and independent."""
     stars, pixels = weights(target, labels)
     return stars @ (residuals(target, labels, real, lines) * pixels)
 
 
 def improve(target, labels, real, lines, width, steps=3, column="loggf", limit=0.4):
-    """Damped Gauss-Newton steps in `column`; strengths are drawn to `prior`, positions held, by `width`."""
+    """Damped Gauss-Newton steps in `column`; strengths are drawn to `prior`, positions held, by
+    `width`."""
     for _ in range(steps):
         residual = weighted_residual(target, labels, real, lines).ravel()
         slope = jacobian(target, labels, lines, column, 0.05 if column == "loggf" else 0.02)
@@ -95,12 +103,14 @@ def improve(target, labels, real, lines, width, steps=3, column="loggf", limit=0
 
 
 def residuals(target, labels, real, lines):
+    """Real less model spectra, both normalized alike: (star, pixel)."""
     model = target.normalize(synthesize(labels, lines=lines).values[:, target.pixels])
     return real - model
 
 
 def unit_strengths():
-    """log gf with which a template makes a line a tenth deep in a typical giant: (carrier, ep) -> log gf."""
+    """log gf with which a template makes a line a tenth deep in a typical giant: (carrier, ep) ->
+    log gf."""
     star = pd.DataFrame(
         {"teff": [4400.0], "logg": [1.9], "fe_h": [-0.25], "mg_fe": [0.15], "si_fe": [0.15]}
     )
@@ -115,9 +125,11 @@ def unit_strengths():
 
 
 def new_sites(target, residual, lines, depth, separation=0.34):
-    """Wavelengths and depths of minima that the lines do not explain, deepest first, apart from each other.
+    """Wavelengths and depths of minima that the lines do not explain, deepest first, apart from
+    each other.
 
-    None stands within 0.8 Angstrom of a strong known line of Mg, Si or Al: it would only mend the wings.
+    None stands within 0.8 Angstrom of a strong known line of Mg, Si or Al: it would only mend the
+    wings.
     """
     low, mean = np.percentile(residual, 10, axis=0), residual.mean(axis=0)
     score = np.minimum(0.5 * low, mean)
@@ -156,18 +168,21 @@ def as_template(lines, template, units):
 
 
 def local_sum(target, values, wavelength, reach=0.45):
-    """Sum of (star, pixel) `values` over stars and pixels within `reach` (Angstrom) of each wavelength."""
+    """Sum of (star, pixel) `values` over stars and pixels within `reach` (Angstrom) of each
+    wavelength."""
     total = np.concatenate([[0], np.cumsum(values.sum(axis=0))])
     first, last = (np.searchsorted(target.wavelength, wavelength + s * reach) for s in (-1, 1))
     return total[last] - total[first]
 
 
 def local_chi2(target, residual, wavelength):
+    """Chi squared of weighted residuals around each wavelength."""
     return local_sum(target, residual**2, wavelength)
 
 
 def choose_templates(target, labels, real, lines, units):
-    """Give each free line the template that leaves the least chi2 around it, all lines refitted for each."""
+    """Give each free line the template that leaves the least chi2 around it, all lines refitted for
+    each."""
     fits, chi2 = [], []
     for template in TEMPLATES[::2]:
         trial = as_template(lines, template, units)
@@ -227,7 +242,8 @@ def drop_faint(lines, units, least=-1.6):
 
 
 def sites_as_lines(sites, units):
-    """New free lines at `sites` (wavelength, depth); in the wings of the strong Mg lines they stay iron."""
+    """New free lines at `sites` (wavelength, depth); in the wings of the strong Mg lines they stay
+    iron."""
     free = (np.abs(sites[:, :1] - MG_STRONG) > 2.0).all(axis=1)
     excess = np.log10(sites[:, 1] / 0.1)
     lines = pd.DataFrame(
@@ -239,7 +255,8 @@ def sites_as_lines(sites, units):
 
 
 def edge_lines(target, mystery, lines, units):
-    """Lines outside the Cannon's pixels, from the one real star that covers them, taken to behave as iron."""
+    """Lines outside the Cannon's pixels, from the one real star that covers them, taken to behave
+    as iron."""
     flux, _, good = read_mystery(mystery)
     inside = np.zeros(8575, bool)
     inside[target.pixels] = True
@@ -271,16 +288,16 @@ def edge_lines(target, mystery, lines, units):
 
 
 def report(name, target, labels, real, lines):
+    """Print how well the lines reproduce the real spectra; returns the residuals."""
     residual = residuals(target, labels, real, lines)
     r = [np.corrcoef(a, a - b)[0, 1] for a, b in zip(real, residual, strict=True)]
-    print(
-        f"{name:28s} {len(lines):5d} lines, rms {residual.std():.4f}, r {min(r):.3f} to {max(r):.3f}",
-        flush=True,
-    )
+    agreement = f"rms {residual.std():.4f}, r {min(r):.3f} to {max(r):.3f}"
+    print(f"{name:28s} {len(lines):5d} lines, {agreement}", flush=True)
     return residual
 
 
 def calibrate(target, mystery, linelists):
+    """The calibrated line table, step by step as the module says."""
     labels, units = branch_labels(), unit_strengths()
     real = target.flux(labels)
     lines = start_lines()
@@ -321,6 +338,7 @@ def calibrate(target, mystery, linelists):
 
 
 def main():
+    """Run the script."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

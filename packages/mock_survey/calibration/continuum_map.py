@@ -1,6 +1,7 @@
 """Find the continuum pixels that ship with the mock survey, and write data/continuum_pixels.npz.
 
-The pixels are found on noise-free model spectra, so in the simulation they are right by construction.
+The pixels are found on noise-free model spectra, so in the simulation they are right by
+construction.
 """
 
 import numpy as np
@@ -15,7 +16,8 @@ from mock_survey.synthesis import synthesize
 
 
 def continuum_map():
-    """The lab's own continuum pixels, a boolean DataArray over the 7214 wavelengths (Angstrom, vacuum) of `GRID`.
+    """The lab's own continuum pixels, a boolean DataArray over the 7214 wavelengths (Angstrom,
+    vacuum) of `GRID`.
 
     They are found on noise-free model spectra as Ness et al. (2015, §5.3) do on real ones.
     """

@@ -1,7 +1,8 @@
 """How precise labels come out: a Cannon taught by half of a survey's giants fits the other half.
 
-Prints, for each label, bias (median), standard deviation and robust scatter (1.4826 MAD) against the catalog and,
-where the survey has one, against the truth; and how often the quoted errors of both hold the truth.
+Prints, for each label, bias (median), standard deviation and robust scatter (1.4826 MAD) against
+the catalog and, where the survey has one, against the truth; and how often the quoted errors of
+both hold the truth.
 
     python packages/mock_survey/calibration/cross_validate.py
 """
@@ -22,11 +23,13 @@ def scatter(off):
 
 
 def held(off, error):
-    """Share of stars whose error bar (one standard error) holds zero; 68 % if errors are Gaussian and as quoted."""
+    """Share of stars whose error bar (one standard error) holds zero; 68 % if errors are Gaussian
+    and as quoted."""
     return pd.Series({name: np.mean(off[name].abs() < error[f"{name}_err"]) for name in LABELS})
 
 
 def main():
+    """Run the script."""
     survey = open_survey()
     giants, spectra = normalized_giants(survey)
     training, validation = split_by_star(giants.index, SPLIT)
@@ -40,9 +43,8 @@ def main():
         shares = {"the Cannon's": held(found[LABELS] - truth, found)}
         shares["the catalog's"] = held(catalog[LABELS] - truth, catalog)
         columns["errors that hold the truth"] = pd.DataFrame(shares)
-    print(
-        f"{survey.title} {survey.version}: {len(training)} stars teach, {len(validation)} are fitted"
-    )
+    print(f"{survey.title} {survey.version}:")
+    print(f"{len(training)} stars teach, {len(validation)} are fitted")
     print(pd.concat(columns, axis=1).T.round(4).to_string())
 
 

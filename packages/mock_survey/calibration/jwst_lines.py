@@ -1,4 +1,4 @@
-"""Write data/lines_jwst.csv: lines of 0.9-1.8 micron outside the range that lines.csv was calibrated on.
+"""Write data/lines_jwst.csv: lines of 0.9-1.8 micron outside the range of lines.csv.
 
 Atoms from the literature (rounded), hydrogen from Rydberg's formula, CN, CO and OH from constants.
 """
@@ -110,7 +110,8 @@ def doublet_pi(b, d, h, a, j):
 
 
 def mixing(b, a, j):
-    """Amplitudes (Omega = 3/2, 1/2) of the lower and the upper of the two levels of a 2-Pi state at one J."""
+    """Amplitudes (Omega = 3/2, 1/2) of the lower and the upper of the two levels of a 2-Pi state at
+    one J."""
     off = -b * np.sqrt(max((j - 0.5) * (j + 1.5), 0))
     matrix = [[b * ((j + 0.5) ** 2 - 2) + a / 2, off], [off, b * (j + 0.5) ** 2 - a / 2]]
     return np.linalg.eigh(matrix)
@@ -182,7 +183,8 @@ def franck_condon(vmax=8):
 
 
 def cn(jmax=90):
-    """Red system of CN, A 2-Pi - X 2-Sigma: f(0,0) = 0.0024, Franck-Condon factors, intermediate coupling."""
+    """Red system of CN, A 2-Pi - X 2-Sigma: f(0,0) = 0.0024, Franck-Condon factors, intermediate
+    coupling."""
     q = franck_condon()
     rows = []
     for vu, vl in np.ndindex(8, 6):
@@ -218,9 +220,11 @@ def cn(jmax=90):
 
 
 def oh(offset=-6.4):
-    """First overtone of OH, P and R branches of both spins, without Lambda doubling: positions to 2 Angstrom.
+    """First overtone of OH, P and R branches of both spins, without Lambda doubling: positions to 2
+    Angstrom.
 
-    `offset` puts the lines at 15282.7 and 15395.4 Angstrom at the strengths that the literature gives.
+    `offset` puts the lines at 15282.7 and 15395.4 Angstrom at the strengths that the literature
+    gives.
     """
     origin = np.array([0.0, 3569.64, 6973.68, 10214.05, 13287.19])
     jmax, spin_orbit = 24, -139.1
@@ -250,6 +254,7 @@ def oh(offset=-6.4):
 
 
 def main():
+    """Run the script."""
     known = read_lines()
     table = pd.concat([atoms(), hydrogen(), co(), cn(), oh()], ignore_index=True)[COLUMNS]
     new = table.wavelength.between(*RANGE) & ~table.wavelength.between(*CALIBRATED)

@@ -1,4 +1,4 @@
-"""Lines known beforehand (literature, Rydberg's formula, CO from constants); lists that name others."""
+"""Lines known beforehand (literature, Rydberg's formula, CO from constants); lists of others."""
 
 from pathlib import Path
 
@@ -39,7 +39,8 @@ LISTED = {
 
 
 def air_to_vacuum(wavelength):
-    """Vacuum wavelength (Angstrom) of an air wavelength: Ciddor (1996) as in SDSS, inverted by iteration."""
+    """Vacuum wavelength (Angstrom) of an air wavelength: Ciddor (1996) as in SDSS, inverted by
+    iteration."""
     vacuum = np.asarray(wavelength, dtype=float)
     for _ in range(4):
         s2 = (1e4 / vacuum) ** 2
@@ -48,7 +49,8 @@ def air_to_vacuum(wavelength):
 
 
 def hydrogen_lines(low, ep, upper):
-    """Lines `low` - n of hydrogen, n in `upper`: Rydberg wavelengths in vacuum; oscillator strengths by Kramers."""
+    """Lines `low` - n of hydrogen, n in `upper`: Rydberg wavelengths in vacuum; oscillator
+    strengths by Kramers."""
     n = np.asarray(upper)
     inverse = 1 / low**2 - 1 / n**2
     gf = 2 * low**2 * 32 / (3 * np.pi * np.sqrt(3)) * inverse**-3 / (low**5 * n**3.0)
@@ -60,10 +62,12 @@ def hydrogen_lines(low, ep, upper):
 
 
 def co_lines(species, isotope, offset, levels=10):
-    """The second overtone of CO from Dunham constants (Huber & Herzberg 1979); `isotope` = sqrt(mu / mu').
+    """The second overtone of CO from Dunham constants (Huber & Herzberg 1979); `isotope` = sqrt(mu
+    / mu').
 
-    Band strengths grow as those of a harmonic oscillator from log gf = `offset` of 3-0 (J = 1). The fourth
-    constant of vibration, 7.6e-5 cm^-1, puts the observed heads of 5-2 to 8-5 within a tenth of an Angstrom.
+    Band strengths grow as those of a harmonic oscillator from log gf = `offset` of 3-0 (J = 1). The
+    fourth constant of vibration, 7.6e-5 cm^-1, puts the observed heads of 5-2 to 8-5 within a tenth
+    of an Angstrom.
     """
     rho = isotope
 
@@ -94,7 +98,8 @@ def co_lines(species, isotope, offset, levels=10):
 
 
 def start_lines():
-    """The lines whose positions are known beforehand, with the width of the prior on their strength.
+    """The lines whose positions are known beforehand, with the width of the prior on their
+    strength.
 
     The strong Mg triplet keeps its literature strength: it fits, and the label [Mg/Fe] hangs on it.
     """
@@ -124,7 +129,8 @@ def read_lists(folder):
 
 
 def name_lines(lines, lists):
-    """Name a free line after its carrier where a list has one within `MATCH`; else it stays in question."""
+    """Name a free line after its carrier where a list has one within `MATCH`; else it stays in
+    question."""
     lines = lines.copy()
     for i in np.flatnonzero(lines["free"]):
         carrier, wave = lines.at[i, "species"].removeprefix("?"), lines.at[i, "wavelength"]

@@ -1,4 +1,4 @@
-"""Real spectra on which line strengths are measured: a Cannon along the giant branch, the mystery star."""
+"""Real spectra on which line strengths are measured: a Cannon of the branch, the mystery star."""
 
 from pathlib import Path
 
@@ -15,7 +15,8 @@ ORIGIN = np.array([4500.0, 2.0, -0.3, 0.05])
 
 
 class Target:
-    """Pseudo-normalized real spectra at labels along the giant branch, and the way to normalize likewise."""
+    """Pseudo-normalized real spectra at labels along the giant branch, and the way to normalize
+    likewise."""
 
     def __init__(self, folder, continuum):
         self.coefficients = np.loadtxt(Path(folder) / "coefficients.txt")
@@ -25,11 +26,13 @@ class Target:
         self.wavelength = WAVELENGTH[self.pixels]
 
     def flux(self, labels):
+        """Normalized flux of the real Cannon at some labels: (star, pixel)."""
         x = labels[["teff", "logg", "fe_h", "mg_fe"]].to_numpy() - ORIGIN
         upper = [x[:, i] * x[:, j] for i in range(4) for j in range(i, 4)]
         return np.column_stack([np.ones(len(x)), x, *upper]) @ self.coefficients
 
     def normalize(self, flux):
+        """Model flux (star, pixel) normalized as the Cannon was: chip by chip, degree 2."""
         result = np.empty_like(flux)
         for part in chips(self.wavelength):
             use, x = self.trusted[part], np.linspace(-1, 1, part.stop - part.start)

@@ -1,14 +1,15 @@
 """What real APOGEE spectra say about the instrument, for the choices in `mock_survey.instrument`.
 
-Two visits of one star differ by noise and by the response of the instrument alone, whatever the star's lines. On such
-differences (real files of several visits) it measures
+Two visits of one star differ by noise and by the response of the instrument alone, whatever the
+star's lines. On such differences (real files of several visits) it measures
 
-  - the correlation of noise between neighbouring pixels, and the variance in units of the quoted one;
-  - the ripple that is left of the ratio of both after a polynomial of degree 2 for each chip: its size (for one visit,
-    after what noise of that width leaves) and the number of its waves on a chip;
+  - the correlation of noise between neighbouring pixels, and the variance in units of the quoted
+    one;
+  - the ripple that is left of the ratio of both after a polynomial of degree 2 for each chip: its
+    size (for one visit, after what noise of that width leaves) and the number of its waves;
 
-and from the headers the full width at half maximum of the line spread function, fibre by fibre (Gauss-Hermite series of
-Nidever et al. 2015, section 6.3).
+and from the headers the full width at half maximum of the line spread function, fibre by fibre
+(Gauss-Hermite series of Nidever et al. 2015, section 6.3).
 
     python packages/mock_survey/calibration/measure_instrument.py FOLDER_OF_APSTAR_FILES...
 """
@@ -45,7 +46,8 @@ def pairs(path):
 
 
 def difference(pair, degree):
-    """Relative difference of two visits, but for a polynomial, and its quoted error; (pixel,), 0 where bad."""
+    """Relative difference of two visits, but for a polynomial, and its quoted error; (pixel,), 0
+    where bad."""
     one, two, sigma_one, sigma_two, use = pair
     x, two = np.linspace(-1, 1, len(one)), np.where(use, two, 1)
     ratio = np.where(use, one / two, 1)
@@ -76,7 +78,8 @@ def ripple(pair):
 
 
 def width(path):
-    """Full width at half maximum (pixels) of the line spread function that the file gives for its middle chip."""
+    """Full width at half maximum (pixels) of the line spread function that the file gives for its
+    middle chip."""
     with fits.open(path) as hdus:
         numbers = np.asarray(hdus[8].data, float).ravel()
     orders = numbers[3 : 4 + int(numbers[2])].astype(int) + 1
@@ -89,6 +92,7 @@ def width(path):
 
 
 def main():
+    """Run the script."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,12 +1,17 @@
-"""Write labtools/data/mist_v2.5.csv: isochrones out of the MIST v2.5 grid (v/vcrit 0.4, no alpha enhancement).
+"""Write mist_v2.5.csv of apogee_archive: isochrones out of the MIST v2.5 grid.
 
-The grid is the HDF5 file of the package `lachesis-grids` 0.0.9, which stays outside the lab's environment:
+Its rotation is v/vcrit = 0.4, without alpha enhancement.
+
+The grid is the HDF5 file of the package `lachesis-grids` 0.0.9, which stays outside the lab's
+environment:
 
     python -m venv elsewhere && elsewhere/bin/pip install lachesis-grids==0.0.9
-    python packages/mock_survey/calibration/mist_isochrones.py elsewhere/lib/python*/site-packages/lachesis_grids/grids/mist_v2.5_vvcrit0.4.h5
+    python packages/mock_survey/calibration/mist_isochrones.py \\
+        elsewhere/lib/python*/site-packages/lachesis_grids/grids/mist_v2.5_vvcrit0.4.h5
 
-It holds, for each [Fe/H] and log10 age, `lengths` rows of `values` that begin at the equivalent evolutionary point
-`offsets`; 2, 3, 6 and 12 Gyr lie between its ages and are interpolated linearly in log age at fixed point.
+It holds, for each [Fe/H] and log10 age, `lengths` rows of `values` that begin at the equivalent
+evolutionary point `offsets`; 2, 3, 6 and 12 Gyr lie between its ages and are interpolated linearly
+in log age at fixed point.
 """
 
 import argparse
@@ -16,11 +21,13 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from apogee_archive.settings import table as shipped
 from labtools.isochrones import isochrone
 
 AGES = (2, 3, 6, 12)  # Gyr
 FEHS = (-2.5, -1.75, -1.0, -0.5, 0.0, 0.25, 0.5)
-# Zero-age main sequence (sparse), giant branch, core helium burning, early asymptotic giant branch: Dotter (2016).
+# Zero-age main sequence (sparse), giant branch, core helium burning, early asymptotic giant branch:
+# Dotter (2016).
 POINTS = np.r_[202:454:12, 454:605:2, 605:707:3, 707:808:6]
 COLUMNS = {
     "eep": int,
@@ -33,7 +40,8 @@ COLUMNS = {
 
 
 def read_grid(path):
-    """The grid's rows from 1 Gyr on as a table with the columns of `labtools.isochrones.read_mist`."""
+    """The grid's rows from 1 Gyr on as a table with the columns of
+    `labtools.isochrones.read_mist`."""
     with h5py.File(path) as file:
         names = [str(name) for name in file.attrs["columns"].astype(str)]
         fehs, ages, sizes = file["feh_values"][:], file["age_values"][:], file["lengths"][:]
@@ -46,11 +54,12 @@ def read_grid(path):
 
 
 def main():
+    """Run the script."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("grid", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("labtools/data/mist_v2.5.csv"))
+    parser.add_argument("--out", type=Path, default=shipped("mist_v2.5.csv"))
     arguments = parser.parse_args()
     grid = read_grid(arguments.grid)
     parts = [isochrone(grid, age, feh) for feh in FEHS for age in AGES]

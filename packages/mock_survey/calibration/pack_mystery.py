@@ -1,4 +1,4 @@
-"""Write labtools/data/mystery_star.fits.gz: the course's real mystery star, exactly, without what names it.
+"""Write mystery_star.fits.gz of apogee_archive: the course's real mystery star, without its name.
 
 Flux, error and mask (HDU 1 to 3) are copied bit by bit; of the header only what a reader needs.
 
@@ -12,16 +12,19 @@ from pathlib import Path
 
 from astropy.io import fits
 
+from apogee_archive.settings import table
+
 KEPT = ["SNR", "NVISITS", "NWAVE", "CRVAL1", "CDELT1", "CRPIX1", "CTYPE1", "DC-FLAG"]
 KEPT += [f"{chip}{end}" for chip in "BGR" for end in ("MIN", "MAX")]
 
 
 def main():
+    """Run the script."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("labtools/data/mystery_star.fits.gz"))
+    parser.add_argument("--out", type=Path, default=table("mystery_star.fits.gz"))
     arguments = parser.parse_args()
     packed = io.BytesIO()
     with fits.open(arguments.file) as hdus:
