@@ -115,11 +115,20 @@ def _add_page(pdf, figure, heading, caption):
         figure.text(drawn.x0 / width, (drawn.y1 + MARGIN) / height, above, va="bottom", **STYLE),
         figure.text(drawn.x0 / width, (drawn.y0 - MARGIN) / height, below, va="top", **STYLE),
     ]
+    # The lines make the page larger than the figure. A legend of the figure that hangs on the page
+    # would move onto the caption, and the layout would then close the gap that it left.
+    layout = figure.get_layout_engine()
+    figure.set_layout_engine("none")
+    for legend in figure.legends:
+        legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
     try:
         pdf.savefig(figure, bbox_inches="tight", pad_inches=MARGIN, dpi=200)
     finally:
         for line in lines:
             line.remove()
+        for legend in figure.legends:
+            legend.set_bbox_to_anchor(None)
+        figure.set_layout_engine(layout)
 
 
 def _today():

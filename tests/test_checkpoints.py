@@ -96,6 +96,21 @@ def test_everything_lies_on_the_page(tmp_path, monkeypatch):
     assert "outside" in text_of(path)[0]
 
 
+def test_a_legend_below_the_figure_is_not_under_the_caption(tmp_path):
+    fig, ax = plt.subplots(figsize=(8, 5), layout="constrained")
+    ax.plot([0, 1], [0, 1], label="curve")
+    ax.set(xlabel="wavelength")
+    fig.legend(loc="outside lower center")
+    fig.draw_without_rendering()
+    path = write_checkpoint(1, {"caption of two lines " * 8: fig}, SURVEY, tmp_path)
+    heights = {}
+    pypdf.PdfReader(path).pages[0].extract_text(
+        visitor_text=lambda text, cm, *_: heights.setdefault(text.strip().partition(" ")[0], cm[5])
+    )
+    assert heights["wavelength"] > heights["curve"] + 10
+    assert heights["curve"] > heights["caption"] + 10
+
+
 def test_same_figures_same_bytes(figures, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     first = write_checkpoint(1, figures, SURVEY, tmp_path / "a").read_bytes()
