@@ -34,6 +34,9 @@ from . import (
 from . import (
     surveys as surveys,
 )
+from . import (
+    twins as twins,
+)
 from .cannon import Cannon as Cannon
 from .checkpoints import save_figures as save_figures
 from .checkpoints import write_checkpoint as write_checkpoint
@@ -71,6 +74,9 @@ from .surveys import (
 )
 from .surveys import (
     left_out as left_out,
+)
+from .surveys import (
+    m71_spectra as m71_spectra,
 )
 from .surveys import (
     normalized_giants as normalized_giants,

@@ -6,6 +6,7 @@ from apogee_archive.apstar import parse_apstar, read_apstar
 from apogee_archive.cache import Codec, cached
 from apogee_archive.dr17 import SdssSurvey
 from apogee_archive.jwst_pair import FILES, Pair, read_catalog, read_jwst
+from apogee_archive.m71 import m71_spectra
 from apogee_archive.settings import data_folders, setting, table
 from apogee_archive.survey import left_out
 from labtools.cannon import Cannon
@@ -16,6 +17,7 @@ from mock_survey.survey import SimulatedSurvey
 __all__ = [
     "lab_cannon",
     "left_out",
+    "m71_spectra",
     "normalized_giants",
     "open_pair",
     "open_survey",
