@@ -46,7 +46,7 @@ from scipy.linalg import eigh
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from labtools.quadratic import design, design_slopes
+from labtools.cannon import design, design_slopes
 from labtools.spectra import by_star
 
 __all__ = ["TwoViews", "View"]
