@@ -43,9 +43,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy.linalg import eigh
+from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from labtools.quadratic import design, design_slopes
+from labtools.cannon import design, design_slopes
 from labtools.spectra import by_star
 
 __all__ = ["TwoViews", "View"]
@@ -57,7 +58,7 @@ BROADER = 0.03  # variance that is added to p(b), as a share of that of the star
 COPIES = 10  # noisy copies of each training star from which labels are learned
 CUBIC = 8  # latents of which labels may depend to the third power
 RIDGES = 10.0 ** np.arange(-4, 7)
-TEMPERATURES = np.geomspace(0.7, 6, 30)
+LN_TEMPERATURE = (-0.5, 2.5)  # limits of the logarithm of a temperature
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,31 +114,46 @@ class View:
         components[:, used], whole[used] = basis * np.sqrt(pixel), mean
         return cls(spectra.wavelength.values.astype(float), whole, components, scatter)
 
-    def coordinates(self, spectra: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    def coordinates(
+        self, spectra: xr.Dataset, modes: xr.DataArray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Coordinates c (star, p) of spectra, and the covariance C (star, p, p) of their noise.
 
-        Errors are enlarged where residuals say so: by the reduced chi² where it is above 1, and by
-        the correlation of neighbouring pixels, since a component averages over many of them.
+        Patterns of flux `modes` (mode, wavelength) are fitted with the components and then left
+        out, which is to integrate over them. Errors are enlarged where residuals say so: by the
+        reduced chi² where it is above 1, and by the correlation of neighbouring pixels, since a
+        component averages over many of them.
         """
-        parts = [self._coordinates(*_arrays(some)) for some in _blocks(spectra)]
-        return np.concatenate([c for c, _ in parts]), np.concatenate([noise for _, noise in parts])
+        patterns = self.components
+        if modes is not None:
+            patterns = np.vstack([patterns, modes.transpose("mode", "wavelength").values])
+        parts = [self._coordinates(*_arrays(some), patterns) for some in _blocks(spectra)]
+        p = len(self.components)
+        c, noise = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return c[:, :p], noise[:, :p, :p]
 
-    def _coordinates(self, flux, variance):
+    def _coordinates(self, flux, variance, patterns):
         weight = 1 / (variance + self.scatter)
         residual = np.where(weight > 0, flux - self.mean, 0)
-        p = len(self.components)
-        row, column = np.triu_indices(p)
-        normal = np.empty((len(flux), p, p))
-        # Normal matrices of all stars are a matrix product, of some pairs of components at a time.
-        v, w = self.components.astype(np.float32), weight.astype(np.float32)
-        for some in _slices(row.size, BLOCK):
-            products = w @ (v[row[some]] * v[column[some]]).T
-            normal[:, row[some], column[some]] = normal[:, column[some], row[some]] = products
+        normal = _normal_matrices(patterns, weight)
         # A direction that no pixel sees keeps a variance that is large, but finite.
-        noise = np.linalg.inv(normal + 1e-8 * np.eye(p))
-        c = np.einsum("npq,nq->np", noise, (residual * weight) @ self.components.T)
-        left = (residual - c @ self.components) * np.sqrt(weight)
-        return c, noise * _enlargement(left, weight > 0, p)[:, None, None]
+        noise = np.linalg.inv(normal + 1e-8 * np.eye(len(patterns)))
+        c = (noise @ ((residual * weight) @ patterns.T)[..., None])[..., 0]
+        left = (residual - c @ patterns) * np.sqrt(weight)
+        return c, noise * _enlargement(left, weight > 0, len(patterns))[:, None, None]
+
+
+def _normal_matrices(patterns, weight):
+    """V N^-1 V^T (star, p, p) of patterns V (p, pixel) with weights N^-1 (star, pixel)."""
+    v, w = patterns.astype(np.float32), weight.astype(np.float32)
+    if (w == w[0]).all():  # equal errors: one matrix serves all stars
+        w = w[:1]
+    row, column = np.triu_indices(len(v))
+    normal = np.empty((len(w), len(v), len(v)))
+    for some in _slices(row.size, BLOCK):  # products of two patterns at a time
+        products = w @ (v[row[some]] * v[column[some]]).T
+        normal[:, row[some], column[some]] = normal[:, column[some], row[some]] = products
+    return np.broadcast_to(normal, (len(weight), *normal.shape[1:]))
 
 
 def _enlargement(left, good, p):
@@ -248,13 +264,16 @@ class TwoViews:
             (a, z), (b, left_out), labels.loc[stars].astype(float), seed,
         )  # fmt: skip
 
-    def encode(self, spectra: xr.Dataset) -> xr.DataArray:
+    def encode(self, spectra: xr.Dataset, modes: xr.DataArray | None = None) -> xr.DataArray:
         """Latents of spectra of either instrument: the mean of p(z | spectrum), step 2 above.
 
         Parameters
         ----------
         spectra : Dataset
             `flux` and `error` (star, wavelength), on the wavelengths of one of the two instruments.
+        modes : DataArray, optional
+            Patterns of flux (mode, wavelength) of any amplitude that are integrated out, such as
+            the shape of a continuum or a shift.
 
         Returns
         -------
@@ -275,11 +294,17 @@ class TwoViews:
         (('star', 'latent'), (60, 2))
         """
         view, spectra = self._view(spectra), by_star(spectra)
-        z, _ = self._latents(view, *self.views[view].coordinates(spectra))
+        z, _ = self._latents(view, *self.views[view].coordinates(spectra, modes))
         coords = {"star": spectra.star.values, "latent": np.arange(z.shape[1])}
         return xr.DataArray(z, coords=coords, dims=("star", "latent"))
 
-    def find(self, queries: xr.Dataset, candidates: xr.Dataset, k: int = 10) -> pd.DataFrame:
+    def find(
+        self,
+        queries: xr.Dataset,
+        candidates: xr.Dataset,
+        k: int = 10,
+        modes: xr.DataArray | None = None,
+    ) -> pd.DataFrame:
         """For each star the most probable partners among spectra of the other instrument.
 
         Scores are made for a block of stars at a time and only the best k of each star are kept, so
@@ -292,6 +317,8 @@ class TwoViews:
             `flux` and `error` (star, wavelength), each on the wavelengths of one instrument.
         k : int
             How many partners to name; all of them if there are fewer.
+        modes : DataArray, optional
+            Patterns of flux (mode, wavelength) in the queries that are integrated out.
 
         Returns
         -------
@@ -318,7 +345,8 @@ class TwoViews:
             raise ValueError("queries and candidates are of one instrument: give a set of each")
         if not number or k < 1:
             raise ValueError(f"{k} of {number} candidates are asked for: ask for one at least")
-        query, candidate = self._evidence(ours, queries), self._evidence(theirs, candidates)
+        query = self._evidence(ours, queries, modes)
+        candidate = self._evidence(theirs, candidates)
         _, noise = candidate if ours == 0 else query
         temperature = self._temperature(noise.mean(axis=0), forward=ours == 0)
         # ln p(b) of candidates as strangers; stars of the reference are all alike as candidates.
@@ -346,13 +374,15 @@ class TwoViews:
         found = pd.DataFrame(names, pd.Index(queries.star.values, name="star"), range(1, k + 1))
         return found.assign(probability=np.exp(best.max(axis=1) - total))
 
-    def labels(self, spectra: xr.Dataset) -> pd.DataFrame:
+    def labels(self, spectra: xr.Dataset, modes: xr.DataArray | None = None) -> pd.DataFrame:
         """Labels of spectra of either instrument, learned from the labels of the reference alone.
 
         Parameters
         ----------
         spectra : Dataset
             `flux` and `error` (star, wavelength), on the wavelengths of one of the two instruments.
+        modes : DataArray, optional
+            Patterns of flux (mode, wavelength) of any amplitude that are integrated out.
 
         Returns
         -------
@@ -375,7 +405,7 @@ class TwoViews:
         True
         """
         view, spectra = self._view(spectra), by_star(spectra)
-        c, noise = self.views[view].coordinates(spectra)
+        c, noise = self.views[view].coordinates(spectra, modes)
         z, _ = self._latents(view, c, noise)
         names = list(self.teachers)
         values, errors = np.empty((2, len(c), len(names)))
@@ -432,9 +462,9 @@ class TwoViews:
         signal = _positive(self.total[view] - self.noise[view])
         return _posterior(c - self.center[view], noise, self.loadings[view], signal)
 
-    def _evidence(self, view, spectra):
+    def _evidence(self, view, spectra, modes=None):
         """What scores are made of: mean and covariance of z for the reference, else of c."""
-        c, noise = self.views[view].coordinates(spectra)
+        c, noise = self.views[view].coordinates(spectra, modes)
         return self._latents(view, c, noise) if view == 0 else (c, noise)
 
     def _ln_conditional(self, z, spread, b, noise):
@@ -470,10 +500,12 @@ class TwoViews:
             np.fill_diagonal(others, -np.inf)  # a star says nothing about itself
             score = score - logsumexp(others, axis=0)
         score = score if forward else score.T
-        losses = [
-            np.mean(logsumexp(score / t, axis=1) - score.diagonal() / t) for t in TEMPERATURES
-        ]
-        return TEMPERATURES[int(np.argmin(losses))]
+
+        def loss(ln_t):
+            scaled = score * np.exp(-ln_t)
+            return np.mean(logsumexp(scaled, axis=1) - scaled.diagonal())
+
+        return np.exp(minimize_scalar(loss, bounds=LN_TEMPERATURE, options={"xatol": 0.02}).x)
 
     def _head(self, view, noise, z):
         """Labels and errors (star, label) at z (star, K), learned from stars with that noise."""
