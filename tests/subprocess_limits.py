@@ -24,7 +24,9 @@ def run_limited(imports, code, *arguments, seconds=120, megabytes=1024):
     After `imports` it may take so many more megabytes, and seconds of processor time.
     """
     program = (
-        imports + (LIMIT.format(megabytes=megabytes, seconds=seconds) if sys.platform == "linux" else "") + code
+        imports
+        + (LIMIT.format(megabytes=megabytes, seconds=seconds) if sys.platform == "linux" else "")
+        + code
     )
     paths = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]

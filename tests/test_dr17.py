@@ -13,8 +13,7 @@ import pytest
 import xarray as xr
 from astropy.io import fits
 
-from apogee_archive import cache, http, survey
-from apogee_archive import dr17 as archive
+from apogee_archive import cache, dr17 as archive, http, survey
 from apogee_archive.apstar import read_apstar
 from apogee_archive.catalog import read_tables
 from apogee_archive.errors import ArchiveError, CacheError
@@ -450,7 +449,9 @@ def test_a_file_that_cannot_be_read_is_left_out_and_named(dr17, monkeypatch):
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     monkeypatch.setattr(archive, "gather", lambda requests: iter(()))
-    with pytest.warns(UserWarning, match=f"1 of 6 spectra.*\n.*{ids[2].replace('+', '.')}.*Permission"):
+    with pytest.warns(
+        UserWarning, match=f"1 of 6 spectra.*\n.*{ids[2].replace('+', '.')}.*Permission"
+    ):
         assert dr17.spectra(ids).sizes["star"] == 5
 
 

@@ -14,11 +14,11 @@ from apogee_archive.files import (
     check_star,
     expected_bytes,
     pack,
-    sas_path,
     parse_sha1sums,
     read_continuum_pixels,
-    read_star,
     read_sha1sums,
+    read_star,
+    sas_path,
 )
 from labtools.spectra import WAVELENGTH
 from tiny_archive import PIXELS, write_apstar

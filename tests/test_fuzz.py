@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from astropy.io import fits
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from apogee_archive import catalog
@@ -30,7 +29,7 @@ from apogee_archive.catalog import (
 )
 from apogee_archive.columns import ERRORS, PARAMETERS
 from apogee_archive.errors import CorruptFileError
-from apogee_archive.files import pack, sas_path, read_continuum_pixels, read_star
+from apogee_archive.files import pack, read_continuum_pixels, read_star, sas_path
 from labtools.continuum import normalize
 from labtools.isochrones import read_mist
 from labtools.spectra import WAVELENGTH
@@ -177,7 +176,9 @@ def test_images_of_every_kind(tmp_path, flux, error, mask, kind, shape):
 
 def test_damaged_compact_files(whole, tmp_path):
     """Whatever survives has the numbers of the whole file; next to nothing does, for all bytes are under a CRC."""
-    body = pack(parse_apstar(whole.read_bytes(), whole, bits=0), tmp_path / "whole.npz").read_bytes()
+    body = pack(
+        parse_apstar(whole.read_bytes(), whole, bits=0), tmp_path / "whole.npz"
+    ).read_bytes()
     truth = read_star(tmp_path / "whole.npz", STAR)
     read = partial(read_star, star=STAR)
     assert (

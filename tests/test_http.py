@@ -140,7 +140,10 @@ def test_a_pause_that_a_server_asks_for_is_kept(server, body):
     assert second - first_request >= 1
 
 
-@pytest.mark.parametrize(("value", "pause"), [("7", 7), ("soon", 0), ("", 0), ("-5", 0), ("1e999", 0), ("inf", 0), ("9" * 400, 0)])
+@pytest.mark.parametrize(
+    ("value", "pause"),
+    [("7", 7), ("soon", 0), ("", 0), ("-5", 0), ("1e999", 0), ("inf", 0), ("9" * 400, 0)],
+)
 def test_nonsense_in_the_place_of_a_pause_is_no_pause(value, pause):
     assert http._retry_after({"Retry-After": value}) == pause
 

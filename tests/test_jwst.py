@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from apogee_archive import jwst_pair as files_of
 from apogee_archive.errors import CorruptFileError

@@ -18,8 +18,7 @@ import pandas as pd
 import xarray as xr
 from astroquery.sdss import conf
 
-from apogee_archive import catalog as cas
-from apogee_archive import files
+from apogee_archive import catalog as cas, files
 from apogee_archive.apstar import mask_pixels, read_apstar
 from apogee_archive.cache import atomic_write, cached, hash_key, sha256_of
 from apogee_archive.errors import ArchiveError, CacheError, TransferError
@@ -141,9 +140,7 @@ class SdssSurvey(Survey):
         _announce(rows.nvisits.loc[list(places)], storage, self.home)
         listed, with_list = self._checksum_lists(places.values())
         requests = {
-            star: Request(
-                _url(place), partial(self._keep, star, place, listed.get(place), storage)
-            )
+            star: Request(_url(place), partial(self._keep, star, place, listed.get(place), storage))
             for star, place in places.items()
         }
         received: dict[Path, dict[str, str]] = defaultdict(dict)
@@ -223,9 +220,7 @@ class SdssSurvey(Survey):
             one: f"{one}/dr17_stars_{'_'.join(one.split('/')[-2:])}.sha1sum" for one in folders
         }
         requests = {
-            folder: Request(
-                _url(place), partial(_save_list, self.home / "sas" / place), attempts=4
-            )
+            folder: Request(_url(place), partial(_save_list, self.home / "sas" / place), attempts=4)
             for folder, place in lists.items()
             if not _is_list(self.home / "sas" / place)
         }

@@ -75,9 +75,7 @@ def sas_path(row: Mapping) -> str:
     parts = [row[name] for name in ("telescope", "field", "file")]
     if not (isinstance(parts[-1], str) and parts[-1]):
         raise ValueError("the catalog names no file for this star")
-    if not (
-        all(isinstance(part, str) for part in parts) and _STAR_FILE.fullmatch("/".join(parts))
-    ):
+    if not (all(isinstance(part, str) for part in parts) and _STAR_FILE.fullmatch("/".join(parts))):
         raise ValueError(f"refused: {parts} is no telescope, field and apStar file of the archive")
     return "/".join([STARS, *parts])
 

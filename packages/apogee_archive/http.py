@@ -331,7 +331,9 @@ def _check_status(request: Request, answer: httpx.Response) -> None:
         raise failed
     pause = _retry_after(answer.headers)
     if pause > LONGEST_RETRY_AFTER:
-        raise ArchiveError(f"{answer.url.host} answers {code}: come back in {pause / 60:.0f} minutes")
+        raise ArchiveError(
+            f"{answer.url.host} answers {code}: come back in {pause / 60:.0f} minutes"
+        )
     raise _TryAgain(failed, pause)
 
 

@@ -20,8 +20,7 @@ from tqdm.auto import tqdm
 
 from apogee_archive.cache import hash_key, sha256_of, verify_manifest, write_manifest
 from apogee_archive.columns import LABELS
-from apogee_archive.files import STARS as STARS_FOLDER
-from apogee_archive.files import sas_path
+from apogee_archive.files import STARS as STARS_FOLDER, sas_path
 from apogee_archive.fits_headers import fits_headers
 from apogee_archive.grid import CHIPS, WAVELENGTH
 from apogee_archive.settings import int_setting
