@@ -1,7 +1,8 @@
-"""The helper of the stellar spectroscopy lab: what two cells of its notebooks would otherwise share.
+"""The helper of the stellar spectroscopy lab: what two cells of its notebooks would share.
 
-Names and modules are imported when they are first used, so that ``import labtools`` is quick and needs neither torch,
-pymc nor astroquery. The list of names is in ``__init__.pyi``, where editors find it too.
+Names and modules are imported when they are first used, so that ``import labtools`` is quick and
+needs neither torch, pymc nor astroquery. The list of names is in ``__init__.pyi``, where editors
+find it too.
 """
 
 from importlib import metadata

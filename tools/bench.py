@@ -188,7 +188,7 @@ def sampling(model, one):
         yield f"1,000 effective draws by NUTS, {name}", f"{value:.0f} s"
 
 
-def wrap_read_errors(survey, number=60):
+def reading(survey, number=60):
     files = [path for folder in survey.folders for path in Path(folder).rglob("apStar-*.fits")][
         :number
     ]
@@ -316,7 +316,7 @@ def main(largest=20_000):
     sizes = [number for number in (250, 1000, 4000, 20_000) if number <= largest]
     suites = [
         training(model, teach, labels), fitting(model, test), sampling(model, test.isel(star=[0])),
-        wrap_read_errors(survey), *(growth(model, number) for number in sizes), memory(model),
+        reading(survey), *(growth(model, number) for number in sizes), memory(model),
         *(label_growth(model, k) for k in (3, 5, 7, 10)), bench_nets.rows(),
         redrawing(survey, model, teach, labels), cells(),
     ]  # fmt: skip
