@@ -12,6 +12,7 @@ from astropy import constants, units
 from numpy.typing import ArrayLike
 
 from apogee_archive.columns import LABELS
+from apogee_archive.survey import star_names
 
 __all__ = [
     "LABELS",
@@ -22,7 +23,6 @@ __all__ = [
     "removed_by",
     "select_giants",
     "split_by_star",
-    "star_names",
 ]
 
 DUPLICATE = 1 << 4
@@ -129,13 +129,13 @@ def _cuts(catalog: pd.DataFrame) -> dict[str, np.ndarray]:
 def _stars_of(catalog: pd.DataFrame) -> pd.Index:
     """Which star each row of a catalog belongs to: its column `apogee_id`, else its index."""
     if "apogee_id" in catalog:
-        return star_names(catalog["apogee_id"])
+        return _names(catalog["apogee_id"])
     if pd.api.types.is_numeric_dtype(catalog.index):
         raise ValueError(
             "the catalog does not say which star a row belongs to: index it by apogee_id, "
             "or give it a column of that name"
         )
-    return star_names(catalog.index)
+    return _names(catalog.index)
 
 
 def _bits(flags: pd.Series) -> np.ndarray:
@@ -232,8 +232,7 @@ def split_by_star(
     Parameters
     ----------
     stars : Index, array, list or set of str
-        Names of the stars; they may repeat. Names in bytes or with blanks at their ends are
-        cleaned by `star_names`.
+        Names of the stars; they may repeat. Bytes are decoded, blanks at the ends removed.
     seed : int
         The same seed gives the same groups, in whatever order the stars come.
     fraction : float
@@ -264,48 +263,25 @@ def split_by_star(
         raise ValueError(
             f"groups must have a share above 0 and below 1 of the stars, not {shares.tolist()}"
         )
-    names = star_names(stars)
+    names = _names(stars)
     # Sorted before they are shuffled, so that the groups do not depend on the order of the input.
     distinct = np.random.default_rng(seed).permutation(names.unique().sort_values())
     edges = np.round(np.cumsum(shares)[:-1] / shares.sum() * len(distinct)).astype(int)
     return [names[names.isin(group)] for group in np.split(distinct, edges)]
 
 
-def star_names(ids: Collection) -> pd.Index:
-    """
-    Names of stars as text, however a file gave them.
+def _names(ids: Collection) -> pd.Index:
+    """Names of stars as clean text, so that two forms of a name do not count as two stars.
 
-    Files of FITS and HDF5 give names as bytes or padded with blanks; in that form they equal no
-    name of the catalog, and two forms of one name would count as two stars.
-
-    Parameters
-    ----------
-    ids : collection of str or bytes
-        An array, Index, Series, list or set; a set, which has no order, is sorted. Whole numbers,
-        such as row numbers, are left as they are.
-
-    Returns
-    -------
-    Index
-        The names, decoded and without blanks at their ends.
-
-    Examples
-    --------
-    >>> list(star_names([b"2M01", "2M02   "]))
-    ['2M01', '2M02']
+    Whole numbers, such as row numbers, are left as they are. A set has no order and is sorted.
     """
     if isinstance(ids, (set, frozenset)):
         ids = sorted(ids)
     index = pd.Index(ids if hasattr(ids, "__array__") else list(ids))
-    names = [_as_text(name) for name in index]
+    if pd.api.types.is_numeric_dtype(index):
+        return index
+    names = star_names(index, unique=False)
     return index if names == list(index) else pd.Index(names, name=index.name)
-
-
-def _as_text(name: object) -> object:
-    """One name, decoded and stripped; what is neither text nor bytes is left as it is."""
-    if isinstance(name, bytes):
-        name = name.decode()
-    return name.strip() if isinstance(name, str) else name
 
 
 def native_byte_order(table: pd.DataFrame) -> pd.DataFrame:
