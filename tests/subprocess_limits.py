@@ -28,7 +28,8 @@ def run_limited(imports, code, *arguments, seconds=120, megabytes=1024):
         + (LIMIT.format(megabytes=megabytes, seconds=seconds) if sys.platform == "linux" else "")
         + code
     )
-    paths = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    folders = [TESTS.parent, TESTS.parent / "packages", TESTS]
+    paths = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]
     done = subprocess.run(
         command,

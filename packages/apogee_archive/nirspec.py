@@ -17,6 +17,7 @@ from astropy.io import fits
 
 from apogee_archive.errors import wrap_read_errors
 from apogee_archive.fits_headers import fits_headers
+from apogee_archive.limits import read_within
 
 __all__ = ["list_spec1d", "read_spec1d"]
 
@@ -136,7 +137,7 @@ def read_spec1d(
 def _spectra(path: Path) -> dict[tuple[str, str], xr.Dataset]:
     """All usable spectra of a file, by name and extraction."""
     with wrap_read_errors(path.name, "a spec1d file of PypeIt"):
-        content = path.read_bytes()
+        content = read_within(path, "spectrum")
         fits_headers(content)  # checks every size before anything is made of it
         found = {}
         with fits.open(io.BytesIO(content), disable_image_compression=True) as hdus:
