@@ -3,6 +3,7 @@ came of it."""
 
 import ast
 import contextlib
+import logging
 import queue
 import sys
 import time
@@ -320,6 +321,8 @@ def local_client() -> Client:
     In a notebook: ``client = local_client()``, then ``label_survey(survey, cannon, out, client)``.
     """
     _require_main_guard()
+    # That a worker is slow to end, or was started again, is no news: its chunk is done by another.
+    logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
     return Client(
         set_as_default=False,
         threads_per_worker=1,  # several workers are faster than several threads
