@@ -18,7 +18,9 @@ from astropy.io import fits
 from tiny_archive import write_apstar, write_archive
 
 ROOT = Path(__file__).resolve().parents[1]
-PATHS = os.pathsep.join([str(ROOT), str(ROOT / "packages")])  # this checkout, if others are installed
+PATHS = os.pathsep.join(
+    [str(ROOT), str(ROOT / "packages")]
+)  # this checkout, if others are installed
 STAR = "2M00000001+0000001"
 OK = b"HTTP/1.1 200 OK\r\n"
 

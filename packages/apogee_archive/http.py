@@ -211,6 +211,9 @@ def _blame(names: tuple[str, ...], what: str, fault: Exception) -> str:
         for name in (known, known.lower())
         if name in os.environ
     }
+    # Of files and folders, those that are not there are to blame, if any.
+    gone = {name: value for name, value in values.items() if not os.path.exists(value)}
+    values = gone if names == _CERTIFICATES and gone else values
     shown = ", ".join(
         f"{name}={re.sub('//[^/@]*@', '//***@', value)}" for name, value in values.items()
     )

@@ -141,7 +141,7 @@ def _network(wrong):
                 "are you online? behind a proxy set HTTPS_PROXY" if silent else "",
             )
     except ArchiveError as fault:
-        yield wrong, str(fault), "are you online?"
+        yield wrong, str(fault), "" if "of this machine" in str(fault) else "are you online?"
 
 
 def main(network=True, verify=False):
