@@ -70,8 +70,8 @@ def real_mystery() -> xr.Dataset:
 
     Examples
     --------
-    >>> real_mystery().star.item()
-    '2M16333217+3942519'
+    >>> dict(real_mystery().sizes)
+    {'star': 1, 'wavelength': 8575}
     """
     path = table("mystery_star.fits.gz")
     star = parse_apstar(gzip.decompress(path.read_bytes()), path.name)

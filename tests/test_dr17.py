@@ -404,9 +404,11 @@ def test_a_star_that_the_archive_does_not_have_is_asked_for_once(dr17, sdss, mir
             with pytest.warns(UserWarning, match="1 of 20 spectra are left out"):
                 spectra = dr17.spectra(ids)
             assert server.asked(ids[3]) == asked
-    with archive.conf.set_temp("sas_baseurl", f"{server.url}/sas"):  # it is gone
-        with pytest.warns(UserWarning, match=r"404.*delete absent\.json"):
-            dr17.spectra(ids)
+    with (
+        archive.conf.set_temp("sas_baseurl", f"{server.url}/sas"),  # it is gone
+        pytest.warns(UserWarning, match=r"404.*delete absent\.json"),
+    ):
+        dr17.spectra(ids)
     assert left_out(spectra).star.to_list() == [ids[3]]
     (dr17.home / "absent.json").write_text('{"http://x": 3')  # damaged: asked for again
     assert dr17.spectra(ids).sizes["star"] == 20

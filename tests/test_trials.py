@@ -41,7 +41,7 @@ def plain_machine(monkeypatch):
 
 def test_certificates_that_are_not_there_are_named(plain_machine):
     plain_machine.setenv("SSL_CERT_FILE", "/nowhere/cacert.pem")
-    with pytest.raises(ArchiveError, match="SSL_CERT_FILE=/nowhere/cacert.pem"):
+    with pytest.raises(ArchiveError, match=r"SSL_CERT_FILE=/nowhere/cacert\.pem"):
         fetch("http://127.0.0.1:9/x", attempts=1)
 
 
@@ -124,7 +124,7 @@ def test_a_shifted_spectrum_of_full_length_is_not_one_of_the_survey(tmp_path):
     ],
 )
 def test_contradictory_scales_are_refused_and_none_is_guessed(tmp_path, primary, image):
-    with pytest.raises(CorruptFileError, match="CRVAL1|CDELT1|CTYPE1"):
+    with pytest.raises(CorruptFileError, match=r"CRVAL1|CDELT1|CTYPE1"):
         read_apstar(write(tmp_path / "odd.fits", primary, image))
 
 

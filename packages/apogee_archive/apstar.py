@@ -163,8 +163,8 @@ def _first_row(content: bytes, header: dict, start: int) -> np.ndarray:
 def log_wavelengths(headers: list[dict], pixels: int) -> np.ndarray:
     """Wavelengths by the logarithmic scale of one or several headers of a file.
 
-    The logarithm of pixel i = 0, 1, ... is CRVAL1 + CDELT1 (i + 1 - CRPIX1); CRPIX1 is 1 where it is
-    not given. Pixels of the survey's own grid get exactly the wavelengths of that grid.
+    The logarithm of pixel i = 0, 1, ... is CRVAL1 + CDELT1 (i + 1 - CRPIX1); CRPIX1 is 1 where it
+    is not given. Pixels of the survey's own grid get exactly the wavelengths of that grid.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def log_wavelengths(headers: list[dict], pixels: int) -> np.ndarray:
         raise ValueError(
             "it has no wavelength scale (CRVAL1, CDELT1)"
             if not scales
-            else f"its HDUs have several wavelength scales (CRVAL1, CDELT1, CRPIX1): {sorted(scales)}"
+            else f"its HDUs have several scales (CRVAL1, CDELT1, CRPIX1): {sorted(scales)}"
         )
     [(start, step, reference)] = scales
     first = 1 - reference  # what CRVAL1 belongs to, counted from the first pixel

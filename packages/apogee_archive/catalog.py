@@ -1,4 +1,4 @@
-"""The catalog of stars: from SkyServer by SQL, from a downloaded allStar file, or from CSV tables."""
+"""The catalog of stars: from SkyServer by SQL, from an allStar file, or from two CSV tables."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1):
 
 
 def tidy(table: pd.DataFrame, source: str, raw: bool = False) -> pd.DataFrame:
-    """The catalog as the lab uses it, from a table with the columns `COLUMNS` in any case and order.
+    """The catalog as the lab uses it, from a table with the columns `COLUMNS` in any order.
 
     Parameters
     ----------
     table : DataFrame
-        One row per entry of a star.
+        One row per entry of a star; names of columns in any case.
     source : str
         Where it is from, for messages.
     raw : bool

@@ -33,8 +33,8 @@ COURSE = (
 )
 COURSE_FILES = {
     "mystery_spec_wiped.fits": "ab9278a490042cbfea047447150dc84b8c77a77966fdb8d38778ecb9653a5d2c",
-    "cannon_continuum_apogee.npz": "5fe07f06360ec109b58f8d325c23ae8cd0ea68279aa62737cea59ed5f8bdc48f",
-}  # fmt: skip
+    "cannon_continuum_apogee.npz": "5fe07f06360ec109b58f8d325c23ae8cd0ea68279aa62737cea59ed5f8bdc48f",  # noqa: E501
+}
 """The files of the course, and their SHA-256."""
 
 ANNOUNCE = 50  # files to download, from which on space and time are announced

@@ -39,8 +39,8 @@ STARS = "dr17/apogee/spectro/redux/dr17/stars"
 RECEIVED = "received.sha1sum"
 """Name of our own list of checksums: of what arrived where the archive has no list."""
 
-# A name of the archive that is safe on every system: no path, no device of Windows (CON, LPT1, ...),
-# no leading or trailing dot.
+# A name of the archive that is safe on every system: no path, no device of Windows (CON, LPT1,
+# ...), no leading or trailing dot.
 _RESERVED = r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:[./]|$))"
 _NAME = rf"{_RESERVED}[A-Za-z0-9+_-](?:[A-Za-z0-9+_.-]{{0,62}}[A-Za-z0-9+_-])?"
 _STAR_FILE = re.compile(rf"(?:apo25m|apo1m|lco25m)/{_NAME}/a[ps]Star-dr17-{_NAME}\.fits")
@@ -229,7 +229,7 @@ def pack(spectrum: xr.Dataset, path: Path) -> Path:
     planes = {}
     for name, kind in _IMAGES.items():
         image = spectrum[name].values[0].astype(kind)  # (pixel,)
-        # Bytes stored by significance, (4, pixel): those of exponents are alike, so zlib packs them.
+        # Bytes stored by significance, (4, pixel): zlib packs those of exponents.
         planes[name] = np.ascontiguousarray(image.view("u1").reshape(-1, 4).T)
     with atomic_write(path) as part, open(part, "wb") as file:
         np.savez_compressed(file, star=spectrum.star.values, **planes)

@@ -17,7 +17,7 @@ LIGHT = constants.c.to_value("km/s")
 """The speed of light, km/s."""
 
 LOG_START, LOG_STEP = 4.179, 6e-6
-"""log10 of the first wavelength in Angstrom, and from pixel to pixel (Nidever et al. 2015, AJ 150, 173)."""
+"""log10 of the first wavelength in Angstrom, and the step (Nidever et al. 2015, AJ 150, 173)."""
 
 # Multiplied in decimals: floating-point powers differ in their last bit between processors, and
 # keys of the cache depend on every bit.
@@ -30,4 +30,7 @@ GRID = np.r_[322:3242, 3648:6048, 6412:8306]
 """Which of these pixels make the 7214-pixel grid of the lab."""
 
 CHIPS = ((243, 3364), (3578, 6169), (6335, 8421))
-"""First and last pixel of the blue, green and red chip of a star at rest; between them nothing is recorded."""
+"""First and last pixel of the blue, green and red chip of a star at rest.
+
+Between them nothing is recorded.
+"""

@@ -77,7 +77,7 @@ def _own(group: h5py.Group, name: str, kind: type) -> Any:
 
 
 def _frame(group: h5py.Group, dtype: Any) -> pd.DataFrame:
-    """A table: `axis0` names its columns, `axis1` its rows, and each block holds columns of a type."""
+    """A table: `axis0` names its columns, `axis1` its rows; a block holds columns of one type."""
     kind = _text(group.attrs.get("pandas_type", "unknown"))
     if kind != "frame":
         raise ValueError(f'it is of the kind {kind!r}; write it with to_hdf(..., format="fixed")')

@@ -1,4 +1,4 @@
-"""APOGEE stars and their model spectra as JWST would see them: the two HDF5 files, and the names."""
+"""APOGEE stars and their spectra as JWST would see them: the two HDF5 files, and the names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ ELEMENTS = (
     "C", "N", "O", "Na", "Mg", "Al", "Si", "S", "K", "Ca", "Ti", "V", "Cr", "Mn", "Fe", "Co",
     "Ni", "Ce",
 )  # fmt: skip
-"""The elements of both files, in their order; the catalog gives [X/Fe] (and [Fe/H]), the JWST file [X/H]."""
+"""The elements of both files, in their order.
+
+The catalog gives [X/Fe] (and [Fe/H]), the JWST file [X/H].
+"""
 
 STARS_PER_SET = 990
 # Letters stand for the digits of a number.
@@ -105,7 +108,8 @@ def index_of(name: str) -> int:
     """
     if not re.fullmatch(r"[a-j]{5}_\d\d", str(name)):
         raise ValueError(
-            f"{name!r} is no name: five letters a to j, an underscore and two digits, as in aaieb_03"
+            f"{name!r} is no name: five letters a to j, an underscore and two digits, "
+            "as in aaieb_03"
         )
     number = int(name[:5].translate(TO_DIGITS))
     if number >= STARS_PER_SET:

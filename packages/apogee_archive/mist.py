@@ -88,13 +88,15 @@ def read_mist(path: str | Path) -> pd.DataFrame:
     Examples
     --------
     >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "page.iso"
-    >>> path.write_text("<html>")
-    6
-    >>> read_mist(path)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    apogee_archive.errors.CorruptFileError: ... is not a MIST isochrone file; it begins with '<html>'
+    >>> path = Path(tempfile.mkdtemp()) / "old.iso"
+    >>> lines = ["# MIST version number  = 2.5", "# number of isochrones = 1"]
+    >>> lines += ["# number of EEPs, cols = 1 5"]
+    >>> lines += ["# EEP isochrone_age_yr [Fe/H]_init log_Teff log_g"]
+    >>> path.write_text("\\n".join([*lines, "500 1e10 -1.0 3.7 2.5"])) > 0
+    True
+    >>> point = read_mist(path).iloc[0]
+    >>> float(point.age), round(float(point.teff)), int(point.phase)
+    (10.0, 5012, 2)
     """
     text = read_within(path, "isochrones").decode("ascii", "replace")
     if "MIST version number" not in text[:2000]:

@@ -356,7 +356,7 @@ def star_names(ids: Any, unique: bool = True) -> list[str]:
     ['2M1', '2M2']
     """
     if isinstance(ids, pd.DataFrame):
-        ids = ids["apogee_id"] if "apogee_id" in ids else ids.index
+        ids = ids.get("apogee_id", ids.index)
     if isinstance(ids, str | bytes):
         ids = [ids]
     # Sets, views of dicts and generators are no arrays.

@@ -100,7 +100,8 @@ def _caches(root, chosen, verify):
         sure, sizes = map(sum, zip(*files, strict=True))
         yield (
             OK,
-            f"{root / folder}: {len(files)} whole, {sizes / 1e9:.2f} GB, {sure} verified by a checksum",
+            f"{root / folder}: {len(files)} whole, {sizes / 1e9:.2f} GB, "
+            f"{sure} verified by a checksum",
             "",
         )
 
