@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     *sorted(ROOT.glob("*.md")),
-    *(ROOT / name / "README.md" for name in ("data", "packages/mock_survey/data")),
+    *(
+        ROOT / name / "README.md"
+        for name in ("data", "packages/mock_survey/data", "packages/apogee_archive/data")
+    ),
     *sorted(ROOT.glob("docs/*.md")),
 ]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/[0-9]*.ipynb"))

@@ -90,7 +90,7 @@ def throughput(star: pd.Series, rng: np.random.Generator) -> np.ndarray:
 
 def observe(
     source: np.ndarray, star: pd.Series, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, ...]:
     """One star as the telescope sees it, in the rows of a DR17 file.
 
     Row 0 is the combined spectrum with the bits that all visits share, row 1 another combination
@@ -170,7 +170,7 @@ def _visit(
     if star.anomaly == "blue persistence":
         mask[CHIPS[0][0] : CHIPS[0][0] + 1100] |= 1 << 9
     # Where a spectrum ends depends on the star's velocity at that visit.
-    seen = recorded(rng.integers(-40, 6))
+    seen = recorded(int(rng.integers(-40, 6)))
     return (
         np.where(seen, flux, 0),
         np.where(seen, error, BAD_PIXEL_ERROR),

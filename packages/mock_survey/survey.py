@@ -44,7 +44,7 @@ class SimulatedSurvey(Survey):
         return [self.folder]
 
     @property
-    def version(self) -> str:
+    def version(self) -> str:  # type: ignore[override]
         """What the data depend on: number of giants, seed, version and tables."""
         return self.folder.name
 

@@ -86,6 +86,10 @@ def label_chunk(config: BatchConfig, place: str, rows: pd.DataFrame) -> None:
         If not one of the spectra can be read.
     ArchiveError
         If the network fails.
+
+    Examples
+    --------
+    `survey_batch.label_survey` sends it to the workers.
     """
     began = time.process_time()
     has_labels = _is_whole(config.labels, place, store.PARTITION)
@@ -158,6 +162,20 @@ def table_without_labels(cannon: Cannon, rows: pd.DataFrame, status: str, why: s
         Rows of the catalog.
     status, why : str
         The same for all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per star.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> where = {"apstar_id": "x.a", "telescope": "apo25m", "field": "M15"}
+    >>> rows = pd.DataFrame(where, index=["a"])
+    >>> cannon = SimpleNamespace(labels=("teff",))
+    >>> table_without_labels(cannon, rows, "failed", "the disk is gone").reason["a"]
+    'the disk is gone'
     """
     lost = dict.fromkeys(rows.index, (status, why))
     return _table(cannon, rows, [], lost).assign(seconds=np.nan)

@@ -369,7 +369,7 @@ def _run(client: Client, config: BatchConfig, chunks: Chunks) -> dict[str, str]:
             shared = client.submit(lambda: config, key=f"config-{uuid.uuid4().hex}")
             send(AHEAD)
             for task in _finished(client, arrived, running):
-                place, _ = running.pop(task.key)
+                place, _ = running.pop(str(task.key))
                 if why := _fault_of(task):
                     faults[place] = why
                 bar.update(len(chunks[place]))
@@ -425,11 +425,13 @@ def _finished(
 
 def _report(config: BatchConfig, chunks: Chunks, faults: dict[str, str]) -> Report:
     """The report of all chunks, from the files that are there; warns of chunks that have none."""
-    tables, partitions, stores, lost = [], [], [], []
+    tables, lost = [], []
+    partitions: list[Path] = []
+    stores: list[Path] = []
     for place, rows in chunks.items():
         path = store.find(config.labels, place, store.PARTITION)
         table = _read_if_whole(path, TOLD)
-        if table is not None and len(table) == len(rows):
+        if path and table is not None and len(table) == len(rows):
             tables.append(table)
             partitions.append(path)
             if config.spectra and (spectra := store.find(config.spectra, place, store.STORE)):
