@@ -176,7 +176,7 @@ def divide_running_percentile(
     Raises
     ------
     ValueError
-        If the flux is not finite: leave such pixels out first.
+        If the flux is not finite (leave such pixels out first), or of fewer than 50 pixels.
 
     Examples
     --------
@@ -186,6 +186,8 @@ def divide_running_percentile(
     1.0
     """
     values = np.asarray(spectrum.values, float)
+    if values.size < FEWEST_PIXELS:
+        raise ValueError(f"a spectrum of {values.size} pixels has no continuum to divide by")
     if not np.isfinite(values).all():
         raise ValueError("the flux is not finite everywhere: leave out the bad pixels first")
     pixel = float(np.median(np.diff(spectrum.wavelength)))

@@ -128,7 +128,16 @@ class StarNet(nn.Module):
         )  # fmt: skip
 
     def forward(self, flux: Tensor) -> Tensor:
-        """Scaled labels (batch, outputs) of scaled spectra (batch, pixels)."""
+        """Scaled labels of scaled spectra.
+
+        Parameters
+        ----------
+        flux : Tensor (batch, pixels)
+
+        Returns
+        -------
+        Tensor (batch, outputs)
+        """
         return self.layers(flux.reshape(len(flux), 1, -1))  # one channel
 
 
@@ -181,7 +190,16 @@ class SmallNet(nn.Module):
         )  # fmt: skip
 
     def forward(self, flux: Tensor) -> Tensor:
-        """Scaled labels (batch, outputs) of scaled spectra (batch, pixels)."""
+        """Scaled labels of scaled spectra.
+
+        Parameters
+        ----------
+        flux : Tensor (batch, pixels)
+
+        Returns
+        -------
+        Tensor (batch, outputs)
+        """
         # Divided by the root of the number of pixels, the linear path learns as fast as the rest.
         straight = self.linear(flux) / flux.shape[1] ** 0.5
         return straight + self.layers(flux.reshape(len(flux), 1, -1))
@@ -192,6 +210,11 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {"StarNet": StarNet, "SmallNet": Sma
 
 def count_parameters(network: nn.Module) -> int:
     """Number of trainable parameters of a network.
+
+    Parameters
+    ----------
+    network
+        Any network.
 
     Examples
     --------
@@ -207,7 +230,20 @@ def device() -> torch.device:
 
 
 def predict_batched(network: nn.Module, inputs: Tensor, batch_size: int = 512) -> Tensor:
-    """Outputs (star, label) of a network for inputs (star, pixel), some stars at a time.
+    """Outputs of a network, some stars at a time.
+
+    Parameters
+    ----------
+    network
+        A network on `device()`.
+    inputs : Tensor (star, pixel)
+        As from `to_inputs`.
+    batch_size
+        Stars at a time.
+
+    Returns
+    -------
+    Tensor (star, label)
 
     Examples
     --------
@@ -290,7 +326,12 @@ class TrainConfig:
                 raise ValueError(f"{name} is out of range: {getattr(self, name)!r}")
 
     def learning_rate(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0.
+        """The learning rate of an epoch.
+
+        Parameters
+        ----------
+        epoch
+            Counted from 0.
 
         Examples
         --------
@@ -307,6 +348,8 @@ def should_stop(losses: Sequence[float], patience: int, min_delta: float) -> boo
     ----------
     losses
         Validation loss of each epoch so far.
+    patience, min_delta
+        See `TrainConfig`.
 
     Examples
     --------
@@ -457,7 +500,7 @@ def train(
         *(tensor.numpy() for tensor in arrays),
     )  # fmt: skip
     noise = float(config.noise / scale["flux_std"][0])
-    training = _Training(network, config, noise, key, checkpoint and Path(checkpoint))
+    training = _Training(network, config, noise, key, Path(checkpoint) if checkpoint else None)
     with _limit_threads(1 if count_parameters(network) < SMALL_NETWORK else 4):
         training.run(*(tensor.to(device()) for tensor in arrays))
     history = pd.DataFrame(

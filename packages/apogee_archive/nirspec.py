@@ -76,7 +76,7 @@ def list_spec1d(path: str | Path) -> pd.DataFrame:
 def read_spec1d(
     path: str | Path, name: str | None = None, extraction: str | None = None
 ) -> xr.Dataset:
-    """One spectrum of a PypeIt `spec1d` file, as observed.
+    """One spectrum of a PypeIt `spec1d` file.
 
     Parameters
     ----------
@@ -90,8 +90,9 @@ def read_spec1d(
     Returns
     -------
     Dataset (star, wavelength)
-        `flux` and `error` in counts; wavelength in vacuum Angstrom, increasing, in the observed
-        frame. Masked pixels have flux 0 and error = inf. `attrs` say `name` and `extraction`.
+        `flux` and `error` in counts; wavelength in vacuum Angstrom, increasing, as the file gives
+        it: not corrected for the velocity of the star. Masked pixels have flux 0 and error = inf.
+        `attrs` say `name` and `extraction`.
 
     Raises
     ------
