@@ -29,7 +29,7 @@ BRANCH = (454, 604)  # the red giant branch in equivalent evolutionary points (D
 def shipped_isochrones():
     """The isochrones that ship with the lab, as from `read_mist`: 2 to 12 Gyr, -2.5 <= [Fe/H] <= 0.5."""
     points = pd.read_csv(TABLE).assign(teff=lambda table: 10 ** table["log_teff"])
-    points.attrs["source"] = "MIST v2.5, v/vcrit = 0.40"
+    points.attrs |= {"source": "MIST v2.5, v/vcrit = 0.40", "alpha_fe": 0.0}
     return points
 
 
@@ -38,7 +38,8 @@ def read_mist(path):
 
     It has the file's columns with their names in lower case, and `age` (Gyr, whether the file has years or their
     logarithm), `feh_init` (dex; from the header where the file has no such column), `feh` (surface, where given),
-    `teff` (K), `phase` (where not given: 2 on the giant branch, by EEP); `attrs["source"]` names the version.
+    `teff` (K), `phase` (where not given: 2 on the giant branch, by EEP); `attrs["source"]` names the version and
+    [α/Fe] where that is not 0, `attrs["alpha_fe"]` is its number.
     Raises CorruptFileError for another kind of file (a web page, say), a truncated one, or numbers that are missing.
     """
     text = Path(path).read_text(encoding="ascii", errors="replace")
@@ -73,9 +74,16 @@ def read_mist(path):
 def _in_our_units(path, points, text):
     """Points with ages in Gyr, Teff in K and [Fe/H], if all that is needed is there."""
     version = re.search(r"MIST version number\s*=\s*(\S+)", text)
-    composition = re.findall(r"v/vcrit\s*\n#\s*\S+\s+\S+\s+(\S+)\s+\S+\s+(\S+)", text) or [
-        ("", "?")
-    ]
+    # One header per metallicity: Yinit, Zinit, [Fe/H], [a/Fe], v/vcrit.
+    composition = re.findall(
+        r"v/vcrit\s*\n#\s*\S+\s+\S+\s+(\S+)\s+(\S+)\s+(\S+)", text
+    ) or [("", "0", "?")]
+    alphas = {float(alpha) for _, alpha, _ in composition}
+    if len(alphas) > 1:
+        raise CorruptFileError(
+            f"{path} mixes [a/Fe] = {', '.join(map(str, sorted(alphas)))}: one file for each, please"
+        )
+    alpha_fe = alphas.pop()
     if "feh_init" not in points and len(composition) == 1:
         points["feh_init"] = pd.to_numeric(composition[0][0], errors="coerce")
     needed = [
@@ -99,7 +107,9 @@ def _in_our_units(path, points, text):
     )
     if points.duplicated(["age", "feh_init", "eep"]).any():
         raise CorruptFileError(f"{path} holds some of its isochrones twice")
+    mixture = f", [α/Fe] = {alpha_fe:+.1f}" if alpha_fe else ""
     points.attrs["source"] = (
-        f"MIST v{version[1] if version else '?'}, v/vcrit = {composition[0][1]}"
+        f"MIST v{version[1] if version else '?'}{mixture}, v/vcrit = {composition[0][2]}"
     )
+    points.attrs["alpha_fe"] = alpha_fe
     return points if "phase" in points else points.assign(phase=2 * points["eep"].between(*BRANCH))
