@@ -1,19 +1,24 @@
-"""The PDFs that are handed in: Firstname_Lastname_lab2_cp1.pdf and its sisters; the figures of the gallery."""
+"""The PDFs that are handed in (Firstname_Lastname_lab2_cp1.pdf, ...) and the exported figures."""
 
 import os
 import re
 import textwrap
 import unicodedata
+import warnings
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
 from apogee_archive.cache import atomic_write
 from apogee_archive.settings import figures_folder, setting
+from apogee_archive.survey import Survey
 
 __all__ = ["checkpoint_path", "save_figures", "student_name", "write_checkpoint"]
 
@@ -21,13 +26,30 @@ NUMBERS = (1, 2, 3)
 PACKAGES = ("labtools", "numpy", "scipy", "astropy", "matplotlib", "pymc", "torch")
 NOBODY = "Firstname Lastname"
 MARGIN = 0.12  # inches around the figure and between it and the lines of text
-STYLE = {"fontsize": 8, "color": "0.25", "parse_math": False}
+STYLE = {"fontsize": 9, "color": "0.25", "parse_math": False}
 
 
-def student_name():
-    """The name in LAB_STUDENT on one line, at most 80 characters of it; `NOBODY` if that is not set.
+def student_name() -> str:
+    """The student's name, from the environment variable LAB_STUDENT.
 
-    A name without a letter or digit is a ValueError, because a file could not be named after it.
+    Returns
+    -------
+    str
+        The name on one line, at most 80 characters of it; `Firstname Lastname` if it is not set.
+
+    Raises
+    ------
+    ValueError
+        If the name has no letter and no digit, because a file could not be named after it.
+
+    Examples
+    --------
+    >>> import os
+    >>> from labtools.checkpoints import student_name
+    >>> os.environ["LAB_STUDENT"] = " Cecilia   Payne "
+    >>> student_name()
+    'Cecilia Payne'
+    >>> del os.environ["LAB_STUDENT"]
     """
     raw = setting("STUDENT", NOBODY)
     printable = "".join(c if c.isprintable() else " " for c in raw)
@@ -37,26 +59,73 @@ def student_name():
     return name
 
 
-def _file_stem(name):
+def _file_stem(name: str) -> str:
     """A name as a safe part of a file name: letters, digits, marks and hyphens, at most 150 bytes."""
     kept = re.sub("['.\N{RIGHT SINGLE QUOTATION MARK}]", "", name)
+    # Unicode categories: L letters, M marks such as accents, N digits.
     safe = "".join(c if c == "-" or unicodedata.category(c)[0] in "LMN" else " " for c in kept)
     stem = "_".join(word.strip("-") for word in safe.split() if word.strip("-"))
     return stem.encode()[:150].decode(errors="ignore").strip("_-")
 
 
-def checkpoint_path(number, folder=None):
-    """Where checkpoint `number` (1, 2 or 3) is written, below `folder`, else LAB_FIGURES or `figures`."""
+def checkpoint_path(number: int, folder: str | Path | None = None) -> Path:
+    """Where a checkpoint is written.
+
+    Parameters
+    ----------
+    number : int
+        1, 2 or 3.
+    folder : path, optional
+        By default LAB_FIGURES, or `figures`.
+
+    Returns
+    -------
+    Path
+        `Firstname_Lastname_lab2_cp1.pdf` in that folder, with the name from `student_name`.
+
+    Raises
+    ------
+    ValueError
+        If the assignment has no such checkpoint.
+
+    Examples
+    --------
+    >>> import os
+    >>> from labtools.checkpoints import checkpoint_path
+    >>> os.environ["LAB_STUDENT"] = "Cecilia Payne"
+    >>> checkpoint_path(2, "pages").name
+    'Cecilia_Payne_lab2_cp2.pdf'
+    >>> del os.environ["LAB_STUDENT"]
+    """
     if number not in NUMBERS:
         raise ValueError(f"There is no checkpoint {number!r}; the assignment has {NUMBERS}.")
-    return (
-        Path(folder or figures_folder("figures"))
-        / f"{_file_stem(student_name())}_lab2_cp{number}.pdf"
-    )
+    folder = Path(folder or figures_folder("figures"))
+    return folder / f"{_file_stem(student_name())}_lab2_cp{number}.pdf"
 
 
-def save_figures(figures, folder=None):
-    """Export figures, a dict of name -> Figure, as PNG files into `folder`, else `figures_folder()`; returns names."""
+def save_figures(figures: dict[str, Figure], folder: str | Path | None = None) -> list[str]:
+    """Export figures as PNG files.
+
+    Parameters
+    ----------
+    figures : dict
+        File name without its ending -> matplotlib Figure.
+    folder : path, optional
+        By default LAB_FIGURES, or the folder that `figures_folder` names.
+
+    Returns
+    -------
+    list of str
+        Names of the files.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from matplotlib.figure import Figure
+    >>> from labtools import save_figures
+    >>> save_figures({"05_kiel": Figure()}, tempfile.mkdtemp())
+    ['05_kiel.png']
+    """
     _check_figures(figures)
     for name, figure in figures.items():
         with atomic_write(Path(folder or figures_folder()) / f"{name}.png") as part:
@@ -64,14 +133,53 @@ def save_figures(figures, folder=None):
     return [f"{name}.png" for name in figures]
 
 
-def write_checkpoint(number, figures, survey, folder=None):
-    """Write one checkpoint (see `checkpoint_path`), a page a figure; says so if LAB_STUDENT is not set.
+def write_checkpoint(
+    number: int,
+    figures: dict[str, Figure],
+    survey: Survey | str,
+    folder: str | Path | None = None,
+) -> Path:
+    """Write the PDF of one checkpoint, one page per figure.
 
-    figures : dict of caption -> matplotlib Figure, in the order of the pages. They are left as they were.
-    survey : what `open_survey` gave (its `title` is printed), or that title as a str.
+    Each page is vector graphics with selectable text: name, checkpoint, date, survey and versions
+    above the figure, its caption below. With SOURCE_DATE_EPOCH set the date is that one, and the
+    same figures give the same bytes. If LAB_STUDENT is not set a line says so. If no installed
+    font has the letters of the name, a warning says what to do, and the page shows their
+    Unicode numbers instead of empty boxes.
 
-    Each page is vector graphics with selectable text: name, checkpoint, date, survey and versions above the figure,
-    its caption below. With SOURCE_DATE_EPOCH set, the date is that and the same figures give the same bytes.
+    Parameters
+    ----------
+    number : int
+        1, 2 or 3.
+    figures : dict
+        Caption -> matplotlib Figure, in the order of the pages. The figures are left as they were.
+    survey : Survey or str
+        What `open_survey` gave, whose `title` is printed, or that title.
+    folder : path, optional
+        As for `checkpoint_path`.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If the assignment has no such checkpoint, or there is no figure.
+    TypeError
+        If something else than a Figure is given.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from matplotlib.figure import Figure
+    >>> from labtools import write_checkpoint
+    >>> os.environ["LAB_STUDENT"] = "Cecilia Payne"
+    >>> pages = {"(a) A Kiel diagram.": Figure()}
+    >>> write_checkpoint(3, pages, "simulated survey", tempfile.mkdtemp()).name
+    'Cecilia_Payne_lab2_cp3.pdf'
+    >>> del os.environ["LAB_STUDENT"]
     """
     path, name = checkpoint_path(number, folder), student_name()
     _check_figures(figures)
@@ -79,41 +187,106 @@ def write_checkpoint(number, figures, survey, folder=None):
     heading = f"{name}  ·  lab 2, checkpoint {number}  ·  {_today()}  ·  {title}"
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES)
     info = {"Title": heading, "Author": name, "Subject": title, "Keywords": versions}
+    shown, families = _with_fonts([heading, *map(str, figures)])
+    heading, captions = shown[0], shown[1:]
     with (
         atomic_write(path) as part,
-        mpl.rc_context({"pdf.fonttype": 42}),
+        mpl.rc_context({"pdf.fonttype": 42}),  # TrueType, so that text can be selected
         PdfPages(part, metadata=info) as pdf,
     ):
-        for caption, figure in figures.items():
-            _add_page(pdf, figure, [heading, versions], caption)
+        for caption, figure in zip(captions, figures.values(), strict=True):
+            _add_page(pdf, figure, [heading, versions], caption, families)
     if name == NOBODY:
         print(f"This says {NOBODY!r}: set LAB_STUDENT to your name before you hand it in.")
     return path
 
 
-def _check_figures(figures):
+def _with_fonts(texts: list[str]) -> tuple[list[str], list[str]]:
+    """Texts that can be printed, and the font families to print them with.
+
+    Letters that the usual font lacks (Chinese, Japanese, Korean ...) are looked for in all
+    installed fonts. For those that none has, a warning, and their numbers in Unicode instead.
+    """
+    families = list(mpl.rcParams["font.family"])
+    usual = [_font_file(family) for family in families]
+    letters = {letter for text in texts for letter in text if letter.isprintable()}
+    missing = _without_glyph(letters, usual)
+    while missing and (found := _font_with_most(frozenset(missing))):
+        path, family = found
+        families.append(family)
+        missing = _without_glyph(missing, [path])
+    if missing:
+        words = "".join(letter for letter in dict.fromkeys("".join(texts)) if letter in missing)
+        warnings.warn(
+            f"no installed font has the letters {words!r}, and the page shows their Unicode "
+            "numbers: install a font that has them (such as Noto Sans CJK), or set LAB_STUDENT to "
+            "your name in Latin letters",
+            stacklevel=3,
+        )
+    spelled = {ord(letter): f"[U+{ord(letter):04X}]" for letter in missing}
+    return [text.translate(spelled) for text in texts], families
+
+
+def _font_file(family: str) -> str:
+    """Path of the font that Matplotlib takes for a family."""
+    return font_manager.findfont(font_manager.FontProperties(family=[family]))
+
+
+def _without_glyph(letters: Iterable[str], fonts: list[str]) -> set[str]:
+    """Those letters that none of some font files can draw."""
+    covered = {code for font in fonts for code in font_manager.get_font(font).get_charmap()}
+    return {letter for letter in letters if ord(letter) not in covered}
+
+
+@lru_cache
+def _font_with_most(letters: frozenset[str]) -> tuple[str, str] | None:
+    """Path and family of the installed font that has most of these letters; None if none has any."""
+    best, found = 0, None
+    for font in font_manager.fontManager.ttflist:
+        try:
+            covered = len(letters) - len(_without_glyph(letters, [font.fname]))
+        except (OSError, RuntimeError):  # a font that is gone, or that cannot be read
+            continue
+        # Matplotlib looks fonts up by family: another file of it may be the one that it takes.
+        if covered > best and _font_file(font.name) == font.fname:
+            best, found = covered, (font.fname, font.name)
+    return found
+
+
+def _check_figures(figures: dict[str, Figure]) -> None:
     """Complain about anything but a non-empty dict of caption -> Figure."""
     if not isinstance(figures, dict) or not figures:
         raise ValueError("A checkpoint needs a dict of caption -> Figure with at least one figure.")
     for caption, figure in figures.items():
         if not isinstance(figure, Figure):
-            raise TypeError(
-                f"{caption!r} is a {type(figure).__name__}, not a Figure; of an Axes, give `ax.figure`."
-            )
+            kind = type(figure).__name__
+            raise TypeError(f"{caption!r} is a {kind}, not a Figure; of an Axes, give `ax.figure`.")
 
 
-def _add_page(pdf, figure, heading, caption):
-    """Save `figure` with lines above and below it, wrapped to its width, that are taken away again."""
-    figure.draw_without_rendering()
-    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-    letters = max(20, int(drawn.width * 72 / (0.6 * STYLE["fontsize"])))
-    above, below = (
-        "\n".join(textwrap.fill(line, letters) for line in heading),
-        textwrap.fill(str(caption), letters),
-    )
+def _add_page(
+    pdf: PdfPages, figure: Figure, heading: list[str], caption: str, families: list[str]
+) -> None:
+    """Save a figure with lines above and below it, which are taken away again.
+
+    The lines are wrapped to the width of what is drawn, and stand clear of it: of axes, titles
+    and legends, also of those outside the axes. What is drawn is measured as the PDF draws it,
+    because a layout can come out otherwise at another resolution.
+    """
+    dpi = figure.dpi
+    try:
+        figure.dpi = 72  # that of PDF
+        figure.draw_without_rendering()
+        drawn = figure.get_tightbbox()  # inches
+    finally:
+        figure.dpi = dpi
+    width, height = figure.get_size_inches()
+    letters = max(20, int(drawn.width * 72 / (0.6 * STYLE["fontsize"])))  # per line
+    above = "\n".join(textwrap.fill(line, letters) for line in heading)
+    below = textwrap.fill(caption, letters)
+    style = STYLE | {"fontfamily": families}
     lines = [
-        figure.text(drawn.x0 / width, (drawn.y1 + MARGIN) / height, above, va="bottom", **STYLE),
-        figure.text(drawn.x0 / width, (drawn.y0 - MARGIN) / height, below, va="top", **STYLE),
+        figure.text(drawn.x0 / width, (drawn.y1 + MARGIN) / height, above, va="bottom", **style),
+        figure.text(drawn.x0 / width, (drawn.y0 - MARGIN) / height, below, va="top", **style),
     ]
     # The lines make the page larger than the figure. A legend of the figure that hangs on the page
     # would move onto the caption, and the layout would then close the gap that it left.
@@ -131,7 +304,7 @@ def _add_page(pdf, figure, heading, caption):
         figure.set_layout_engine(layout)
 
 
-def _today():
+def _today() -> str:
     """The date as YYYY-MM-DD; that of SOURCE_DATE_EPOCH (UTC) where it is set."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     when = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now().astimezone()

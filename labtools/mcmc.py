@@ -1,7 +1,18 @@
-"""The trained Cannon as a likelihood: posteriors of labels by NUTS in PyMC, or of many stars at once.
+"""The trained Cannon as a likelihood: posteriors of the labels of stars.
 
-The likelihood of a star is exactly a quadratic form in its design vector (`Cannon.likelihood`): 7214 pixels become
-T x T numbers, T = 21 for five labels.
+Two ways lead to the same posterior:
+
+- `build_model` and `sample` use PyMC and its sampler NUTS, one star at a time. That is what the
+  assignment asks for, and everything that PyMC and ArviZ offer works with the result.
+- `sample_stars` draws from the posteriors of many stars by importance resampling, in
+  milliseconds per star.
+
+The model is the same in both. The flux of pixel i of a star with labels y is normal,
+
+    f_i ~ N(v(y) . theta_i, sigma_i^2 + s_i^2),
+
+with the design vector v (T terms), the coefficients theta_i and the scatter s_i of `Cannon`, and
+the error sigma_i of the pixel. Each label has a uniform prior.
 """
 
 import warnings
@@ -12,134 +23,398 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
+from pymc.step_methods.hmc.quadpotential import QuadPotentialFull
 
-from labtools.cannon import (
-    centered_design,
-    design,
-    format_names,
-    monomials,
-    slope_and_curvature,
-)
+from labtools.cannon import Cannon
+from labtools.labelspace import some
+from labtools.quadratic import departure, design, monomials, slope_and_curvature
 from labtools.spectra import by_star
 
 __all__ = ["build_model", "diagnose", "flat_priors", "labels_of", "sample", "sample_stars"]
 
-TAILS = 5  # degrees of freedom of the multivariate t that proposes labels
-LEAST = 0.01  # efficiency of importance resampling
-MARGIN = 0.1  # of the range of the training set, by which priors are longer at each end
+PRIOR_MARGIN = 0.1  # priors reach this share of the training set's range beyond each of its ends
+START_MARGIN = 0.01  # chains start inside the priors by this share of their width
+T_DEGREES = 5  # degrees of freedom of the multivariate t that proposes labels
+OVERSAMPLING = 4  # proposals per draw
+MIN_EFFICIENCY = 0.01  # of importance resampling; below it the draws would be a few labels repeated
 
 
-def flat_priors(cannon):
-    """Bounds of uniform priors, a tenth wider at each end than the training set: DataFrame (label; low, high)."""
-    y = cannon.unscaled(cannon.training_labels)
+def flat_priors(cannon: Cannon) -> pd.DataFrame:
+    """Bounds of uniform priors, a tenth wider at each end than the training set.
+
+    Parameters
+    ----------
+    cannon : Cannon
+        A trained model of K labels.
+
+    Returns
+    -------
+    DataFrame
+        One row per label, with the columns `low` and `high` in the units of the label.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from labtools import Cannon
+    >>> from labtools.mcmc import flat_priors
+    >>> scaled = np.array([[-2.0], [0.0], [2.0]])  # three training stars with one label
+    >>> cannon = Cannon(("teff",), np.array([4600.0]), np.array([250.0]), np.arange(3.0),
+    ...                 np.zeros((3, 3)), np.ones(3), scaled)
+    >>> flat_priors(cannon)
+             low    high
+    teff  4000.0  5200.0
+    """
+    y = cannon.unscaled(cannon.examples)  # (training stars, K)
     low, high = y.min(axis=0), y.max(axis=0)
-    more = MARGIN * (high - low)
-    return pd.DataFrame({"low": low - more, "high": high + more}, index=list(cannon.labels))
+    margin = PRIOR_MARGIN * (high - low)
+    return pd.DataFrame({"low": low - margin, "high": high + margin}, index=list(cannon.labels))
 
 
-def build_model(cannon, spectrum, priors=None, modes=None):
-    """PyMC model of the labels of one star, each with a uniform prior, and the Cannon as the likelihood.
+def build_model(
+    cannon: Cannon,
+    spectrum: xr.Dataset,
+    priors: pd.DataFrame | None = None,
+    modes: xr.DataArray | None = None,
+) -> pm.Model:
+    """PyMC model of the labels of one star.
 
-    The likelihood is plain PyTensor, so that NUTS has its gradient. Its value is that of independent normal
-    pixels of variance σ² + s², constant included; with `modes`, that of pixels which also vary together.
+    Every usable pixel is an observation of its own, so that `pymc.compute_log_likelihood`,
+    `arviz.loo`, `arviz.compare` and `pymc.sample_posterior_predictive` work. The mean flux is
+    plain PyTensor, and NUTS therefore has its gradient.
 
-    spectrum : Dataset of one star, normalized, on the wavelengths of the model.
-    priors : DataFrame like that of `flat_priors`, which is what None means.
-    modes : DataArray of `labtools.coverage.nuisance_components`, or None.
+    Parameters
+    ----------
+    cannon : Cannon
+        A trained model of K labels.
+    spectrum : Dataset
+        One normalized star, `flux` and `error`, on the wavelengths of the model. Pixels with
+        error = inf do not count.
+    priors : DataFrame, optional
+        Bounds of the uniform priors, as from `flat_priors`, which is the default.
+    modes : DataArray (mode, wavelength), optional
+        Patterns in which pixels vary together, from `labtools.coverage.nuisance_components`. Each
+        gets an amplitude with a standard normal prior, sampled together with the labels.
 
-    Raises ValueError for more than one star, no usable pixel, or priors that are not those of the labels.
+    Returns
+    -------
+    pymc.Model
+        One free variable per label, `amplitude` if there are modes, and the observed `flux`. Two
+        constants tell `sample` where the posterior is: `best_fit` (the labels of the best fit)
+        and `best_fit_covariance` (of labels and amplitudes).
+
+    Raises
+    ------
+    ValueError
+        If there is more than one star, no usable pixel, or if the priors do not belong to the
+        labels or the wavelengths not to the model.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from labtools import Cannon
+    >>> from labtools.mcmc import build_model
+    >>> wavelength, scaled = np.array([15000.0, 15001.0]), np.array([[-2.0], [0.0], [2.0]])
+    >>> theta = np.array([[1.0, 0.02, 0.0], [1.0, -0.03, 0.0]])  # constant, linear, quadratic
+    >>> cannon = Cannon(("teff",), np.array([4600.0]), np.array([250.0]), wavelength, theta,
+    ...                 np.full(2, 1e-4), scaled)
+    >>> star = xr.Dataset({"flux": (("star", "wavelength"), [[1.01, 0.98]]),
+    ...                    "error": (("star", "wavelength"), [[0.01, 0.01]])},
+    ...                   coords={"star": ["one star"], "wavelength": wavelength})
+    >>> model = build_model(cannon, star)
+    >>> model.free_RVs, model.observed_RVs
+    ([teff], [flux])
     """
     spectrum = by_star(spectrum)
     if spectrum.sizes["star"] != 1:
-        raise ValueError(
-            f"the posterior is that of one star, not of {spectrum.sizes['star']}: choose one"
-        )
-    priors = _checked(cannon, priors)
-    best = _best(cannon, spectrum, modes)
-    x0, a, r, constant = (part[0] for part in (best, *cannon.likelihood(spectrum, best, modes)))
-    edge = 1e-3 * (priors["high"] - priors["low"])
-    start = cannon.unscaled(x0).clip(priors["low"] + edge, priors["high"] - edge)
-    with pm.Model() as model:
-        labels = [
-            pm.Uniform(name, low, high, initval=start[name])
-            for name, low, high in priors.itertuples()
-        ]
-        inside = [
-            5040 / y if name in cannon.reciprocal else y
-            for name, y in zip(cannon.labels, labels, strict=True)
-        ]
-        x = (pt.stack(inside) - cannon.offset) / cannon.scale
-        v = pt.ones(1)
-        for earlier, label in monomials(len(x0), cannon.degree):
-            v = pt.concatenate([v, v[earlier] * x[label]])
-        d = v - design(x0, cannon.degree)
-        pm.Potential("log_likelihood", constant - 0.5 * (d @ a @ d) + r @ d)
+        stars = spectrum.sizes["star"]
+        raise ValueError(f"the posterior is that of one star, not of {stars}: choose one")
+    priors = _checked_priors(cannon, priors)
+    best = cannon.fit(spectrum, modes=modes)[list(cannon.labels)]  # one row
+    flux, error = (spectrum[name].values[0].astype(float) for name in ("flux", "error"))
+    sigma = np.sqrt(error**2 + cannon.s2)  # (L,)
+    used = np.isfinite(sigma)
+    theta = cannon.theta[used]  # (usable pixels, T)
+    with pm.Model(coords={"wavelength": cannon.wavelength[used]}) as model:
+        labels = [pm.Uniform(name, low, high) for name, low, high in priors.itertuples()]
+        mean_flux = theta @ _design_in_pytensor(cannon, labels)
+        if modes is not None:
+            patterns = modes.transpose("wavelength", "mode").values[used]
+            model.add_coord("mode", np.arange(patterns.shape[1]))
+            amplitude = pm.Normal("amplitude", 0, 1, dims="mode")
+            mean_flux = mean_flux + patterns @ amplitude
+        pm.Normal("flux", mean_flux, sigma[used], observed=flux[used], dims="wavelength")
+        # How the mean flux changes with each free variable, in units of sigma: (pixels, K + modes).
+        slopes = _gradient(cannon, best)[:, used]
+        if modes is not None:
+            slopes = np.vstack([slopes, patterns.T])
+        slopes = (slopes / sigma[used]).T
+        # Labels have flat priors; the standard normal prior of an amplitude adds 1 (Gauss-Newton).
+        of_priors = np.repeat([0.0, 1.0], [len(cannon.labels), slopes.shape[1] - len(labels)])
+        precision = slopes.T @ slopes + np.diag(of_priors)
+        pm.Data("best_fit", best.to_numpy()[0])
+        pm.Data("best_fit_covariance", np.linalg.pinv(precision, hermitian=True))
     return model
 
 
-def sample(model, draws=1000, tune=600, chains=4, seed=128, **options):
-    """Draws from the posterior by NUTS, started at the best fit: what `pymc.sample` returns, which gets the options."""
+def _gradient(cannon: Cannon, labels: pd.DataFrame) -> np.ndarray:
+    """Slopes (K, L) of the flux per unit of each label; best fits may extrapolate without a word."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the model extrapolates")
+        return cannon.gradient(labels).values[0]
+
+
+def _design_in_pytensor(cannon: Cannon, labels: list) -> pt.TensorVariable:
+    """Design vector (T,) of K random variables: what `labtools.cannon.design` does for numbers."""
+    in_model = [
+        5040 / label if name in cannon.reciprocal else label
+        for name, label in zip(cannon.labels, labels, strict=True)
+    ]
+    x = (pt.stack(in_model) - cannon.offset) / cannon.scale
+    v = pt.ones(1)
+    # Each power of the labels is made of the terms before it, times one label more.
+    for earlier, label in monomials(len(labels), cannon.degree):
+        v = pt.concatenate([v, v[earlier] * x[label]])
+    return v
+
+
+def sample(
+    model: pm.Model,
+    draws: int = 400,
+    tune: int = 200,
+    chains: int = 4,
+    seed: int = 128,
+    cores: int = 1,
+    **options,
+) -> az.InferenceData:
+    """Draws from the posterior by NUTS, from chains that start far apart.
+
+    Each chain starts at a random point of the prior, hundreds of standard deviations away from the
+    others, so that r-hat can tell when chains end in different places (Vehtari et al. 2021). The
+    mass matrix is not learned but taken from the curvature of the likelihood at the best fit.
+    Only the step size is left to tune, and nearly every draw is independent of the last.
+
+    Parameters
+    ----------
+    model : pymc.Model
+        As from `build_model`. The start and the mass matrix of any other model are PyMC's own.
+    draws, tune, chains : int
+        Draws to keep and steps of tuning in each chain; number of chains.
+    seed : int
+        Seed of the starting points and of the chains.
+    cores : int
+        Processes; to start a second one takes about as long as to sample.
+    **options
+        Whatever `pymc.sample` takes besides, such as `progressbar`.
+
+    Returns
+    -------
+    arviz.InferenceData
+        What `pymc.sample` returns.
+
+    References
+    ----------
+    Hoffman & Gelman 2014, JMLR 15, 1593 (NUTS); Vehtari et al. 2021, Bayesian Analysis 16, 667.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> from labtools.mcmc import labels_of, sample
+    >>> with pm.Model() as coin:
+    ...     chance = pm.Uniform("chance")
+    ...     heads = pm.Binomial("heads", 10, chance, observed=7)
+    >>> idata = sample(coin, draws=50, tune=50, chains=2, progressbar=False, quiet=True)
+    >>> labels_of(idata).shape
+    (100, 1)
+    """
+    starts = np.random.default_rng(seed)
     with model, warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "PyTensor could not link to a BLAS"
-        )  # nothing here is large
+        # Vectors of 7,000 numbers do not need BLAS.
+        warnings.filterwarnings("ignore", "PyTensor could not link to a BLAS")
+        if "best_fit" in model.named_vars:
+            names = [variable.name for variable in model.free_RVs if variable.ndim == 0]
+            low, high = _bounds(model, names)
+            places = starts.uniform(START_MARGIN, 1 - START_MARGIN, (chains, len(names)))
+            points = low + places * (high - low)
+            options = {
+                "initvals": [dict(zip(names, point, strict=True)) for point in points],
+                "step": pm.NUTS(potential=_mass_matrix(model, low, high)),
+            } | options
         return pm.sample(
-            draws, tune=tune, chains=chains, random_seed=seed, init="adapt_diag", **options
+            draws, tune=tune, chains=chains, random_seed=seed, cores=cores, **options
         )
 
 
-def labels_of(idata):
-    """All draws: DataFrame (chain x draw, label)."""
-    return idata["posterior"].to_dataframe()
+def _bounds(model: pm.Model, names: list[str]) -> np.ndarray:
+    """Lower and upper bounds of the uniform priors of some variables: (2, K)."""
+    return np.array([[end.data for end in model[name].owner.inputs[-2:]] for name in names]).T
 
 
-def diagnose(idata):
-    """Whether the chains can be believed: DataFrame by label with mean, sd, r_hat, ess_bulk, ess_tail.
+def _mass_matrix(model: pm.Model, low: np.ndarray, high: np.ndarray) -> QuadPotentialFull:
+    """Mass matrix for NUTS: the covariance at the best fit, in the coordinates of the sampler.
 
-    `attrs["divergences"]` counts diverging transitions. Good: r_hat < 1.01, none of them, both ess > 400.
+    NUTS does not see a label y in [low, high] but its logit, ln((y - low) / (high - y)).
     """
-    table = az.summary(idata, round_to="none")[["mean", "sd", "r_hat", "ess_bulk", "ess_tail"]]
+    covariance = model["best_fit_covariance"].get_value()  # (K + modes, K + modes)
+    edge = START_MARGIN * (high - low)  # a best fit beyond the prior would have no logit
+    y = model["best_fit"].get_value().clip(low + edge, high - edge)
+    slope = np.ones(len(covariance))  # d logit / dy; amplitudes of modes have no bounds
+    slope[: len(y)] = (high - low) / ((y - low) * (high - y))
+    return QuadPotentialFull(covariance * np.outer(slope, slope))
+
+
+def labels_of(idata: az.InferenceData) -> pd.DataFrame:
+    """All draws of the labels as a table.
+
+    Parameters
+    ----------
+    idata : arviz.InferenceData
+        As from `sample`.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by `chain` and `draw`, one column per label.
+
+    Examples
+    --------
+    >>> import arviz as az, numpy as np
+    >>> from labtools.mcmc import labels_of
+    >>> labels_of(az.from_dict({"teff": np.full((2, 3), 4500.0)})).groupby("chain").mean()
+             teff
+    chain        
+    0      4500.0
+    1      4500.0
+    """
+    posterior = idata["posterior"]
+    # Amplitudes of modes have a dimension of their own and are not labels.
+    names = [name for name in posterior.data_vars if posterior[name].ndim == 2]
+    return posterior[names].to_dataframe()[names]
+
+
+def diagnose(idata: az.InferenceData) -> pd.DataFrame:
+    """Whether the chains can be believed.
+
+    Good are r_hat < 1.01, both effective sample sizes > 400, and no divergence.
+
+    Parameters
+    ----------
+    idata : arviz.InferenceData
+        As from `sample`.
+
+    Returns
+    -------
+    DataFrame
+        One row per label: `mean`, `sd`, `r_hat`, `ess_bulk`, `ess_tail`. `attrs["divergences"]`
+        counts the diverging transitions.
+
+    References
+    ----------
+    Vehtari et al. 2021, Bayesian Analysis 16, 667.
+
+    Examples
+    --------
+    >>> import arviz as az, numpy as np
+    >>> from labtools.mcmc import diagnose
+    >>> chains = np.random.default_rng(0).normal(4500, 10, (4, 500))
+    >>> idata = az.from_dict({"teff": chains}, sample_stats={"diverging": chains > 9999})
+    >>> table = diagnose(idata)
+    >>> bool(table.r_hat["teff"] < 1.01), table.attrs["divergences"]
+    (True, 0)
+    """
+    names = list(labels_of(idata))
+    table = az.summary(idata, names, round_to="none")
+    table = table[["mean", "sd", "r_hat", "ess_bulk", "ess_tail"]]
     table.attrs["divergences"] = int(idata["sample_stats"]["diverging"].sum())
     return table
 
 
-def sample_stars(cannon, spectra, priors=None, modes=None, draws=1000, seed=128):
-    """Draws from the posteriors of many stars, without Markov chains: milliseconds a star. Arguments: `build_model`.
+def sample_stars(
+    cannon: Cannon,
+    spectra: xr.Dataset,
+    priors: pd.DataFrame | None = None,
+    modes: xr.DataArray | None = None,
+    draws: int = 1000,
+    seed: int = 128,
+) -> xr.DataArray:
+    """Draws from the posteriors of many stars without Markov chains, in milliseconds per star.
 
-    Four times as many labels as needed are proposed, from a multivariate t with the mode and curvature of the
-    posterior, weighted by posterior over proposal, and drawn again in proportion to the weights (sampling importance
-    resampling, Rubin 1988). The efficiency, the effective share of the proposals, tells whether this is as good as
-    exact: it is about 0.8 for a normal posterior. Below 0.01 the star gets NaN, with a warning.
+    Sampling importance resampling: four times as many labels as needed are proposed from a
+    multivariate t with the mode and the curvature of the posterior. Each is weighted by posterior
+    over proposal, and labels are drawn again in proportion to the weights. The efficiency, the
+    effective share of the proposals, is about 0.8 for a normal posterior. The draws of a star
+    depend on its spectrum, its name and the seed, and not on the other stars.
 
-    Returns a DataArray (star, draw, label) with the coordinate `efficiency` (star); NaN also where no pixel is usable.
+    Parameters
+    ----------
+    cannon, priors, modes
+        As for `build_model`. Here amplitudes of modes are integrated out exactly.
+    spectra : Dataset
+        Normalized stars, `flux` and `error` (star, wavelength).
+    draws : int
+        Draws per star.
+    seed : int
+        Seed, not negative.
+
+    Returns
+    -------
+    DataArray (star, draw, label)
+        With the coordinate `efficiency` (star). NaN for stars without a usable pixel and, with a
+        warning, for those of an efficiency below 0.01.
+
+    Raises
+    ------
+    ValueError
+        As for `build_model`, but for the number of stars.
+
+    References
+    ----------
+    Rubin 1988, in Bayesian Statistics 3, p. 395.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from labtools import Cannon
+    >>> from labtools.mcmc import sample_stars
+    >>> wavelength, scaled = np.array([15000.0, 15001.0]), np.array([[-2.0], [0.0], [2.0]])
+    >>> theta = np.array([[1.0, 0.02, 0.0], [1.0, -0.03, 0.0]])
+    >>> cannon = Cannon(("teff",), np.array([4600.0]), np.array([250.0]), wavelength, theta,
+    ...                 np.full(2, 1e-4), scaled)
+    >>> star = xr.Dataset({"flux": (("star", "wavelength"), [[1.01, 0.98]]),
+    ...                    "error": (("star", "wavelength"), [[0.01, 0.01]])},
+    ...                   coords={"star": ["one star"], "wavelength": wavelength})
+    >>> sample_stars(cannon, star, draws=50).sizes
+    Frozen({'star': 1, 'draw': 50, 'label': 1})
     """
-    spectra, priors = by_star(spectra), _checked(cannon, priors)
-    x0 = _best(cannon, spectra, modes)
+    spectra, priors = by_star(spectra), _checked_priors(cannon, priors)
+    low, high = priors["low"].to_numpy(), priors["high"].to_numpy()
+    fits = cannon.fit(spectra, modes=modes)[list(cannon.labels)]
+    x0 = cannon.scaled(fits.to_numpy())  # (star, K)
+    usable = np.isfinite(x0).all(axis=1)
+    # ln L of a star is exactly r.d - d.A.d / 2 + constant, with d = v(x) - v(x0): `likelihood`.
     a, r, _ = cannon.likelihood(spectra, x0, modes)
-    rng = np.random.default_rng(seed)
-    y, efficiency = np.full((len(x0), draws, x0.shape[1]), np.nan), np.zeros(len(x0))
-    for star in np.flatnonzero(np.isfinite(x0).all(axis=1)):
-        proposed, log_q = _propose(x0[star], a[star], r[star], cannon.degree, 4 * draws, rng)
-        inside = cannon.unscaled(proposed)
-        d = design(proposed, cannon.degree) - design(x0[star], cannon.degree)
-        log_p = (
-            d @ r[star]
-            - 0.5 * np.vecdot(d @ a[star], d)
-            + np.log(np.abs(cannon.units(proposed))).sum(axis=1)
-        )
-        log_p[
-            ((inside < priors["low"].to_numpy()) | (inside > priors["high"].to_numpy())).any(axis=1)
-        ] = -np.inf
-        weight = np.exp(log_p - log_q - max(np.max(log_p - log_q), -1e300))
-        efficiency[star] = weight.sum() ** 2 / np.maximum((weight**2).sum(), 1e-300) / len(weight)
-        if efficiency[star] > LEAST:
-            y[star] = rng.choice(inside, draws, p=weight / weight.sum())
-    failed = np.isfinite(x0).all(axis=1) & (efficiency <= LEAST)
+    y = np.full((len(x0), draws, x0.shape[1]), np.nan)
+    efficiency = np.zeros(len(x0))
+    for n in np.flatnonzero(usable):
+        rng = np.random.default_rng([seed, *str(spectra.star.values[n]).encode()])
+        x, log_q = _propose(x0[n], a[n], r[n], cannon.degree, OVERSAMPLING * draws, rng)
+        labels = cannon.unscaled(x)  # (proposals, K)
+        d = design(x, cannon.degree) - design(x0[n], cannon.degree)  # (proposals, T)
+        log_likelihood = d @ r[n] - 0.5 * np.vecdot(d @ a[n], d)
+        # The prior is flat in the labels, the proposal a density in scaled labels: |dy/dx|.
+        log_jacobian = np.log(np.abs(cannon.units(x))).sum(axis=1)
+        inside = ((labels >= low) & (labels <= high)).all(axis=1)
+        log_weight = np.where(inside, log_likelihood + log_jacobian - log_q, -np.inf)
+        if not inside.any():
+            continue
+        weight = np.exp(log_weight - log_weight.max())
+        efficiency[n] = weight.sum() ** 2 / (weight**2).sum() / len(weight)
+        if efficiency[n] > MIN_EFFICIENCY:
+            y[n] = rng.choice(labels, draws, p=weight / weight.sum())
+    failed = usable & (efficiency <= MIN_EFFICIENCY)
     if failed.any():
-        stars = format_names(spectra.star.values[failed])
-        warnings.warn(
-            f"importance resampling fails for {stars}: use NUTS, or wider priors", stacklevel=2
-        )
+        stars = some(spectra.star.values[failed])
+        message = f"importance resampling fails for {stars}: use NUTS, or wider priors"
+        warnings.warn(message, stacklevel=2)
     coords = {
         "star": spectra.star.values,
         "label": list(cannon.labels),
@@ -148,38 +423,36 @@ def sample_stars(cannon, spectra, priors=None, modes=None, draws=1000, seed=128)
     return xr.DataArray(y, coords=coords, dims=("star", "draw", "label"))
 
 
-def _propose(x0, a, r, degree, number, rng):
-    """Scaled labels (number, K) from a multivariate t at the mode x0, and log density up to a constant.
+def _propose(
+    x0: np.ndarray, a: np.ndarray, r: np.ndarray, degree: int, number: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scaled labels (number, K) from a multivariate t at the mode, and their log density + constant.
 
-    Its width is the curvature there, or that of Gauss and Newton where the true one is not positive definite.
+    Its width is the curvature of ln L at x0 (K,), or that of Gauss and Newton where the true one
+    is not positive definite. A is (T, T) and r (T,), as from `Cannon.likelihood` for one star.
     """
-    bent = r + a @ centered_design(
-        x0, degree
-    )  # the form about the mean star, as `slope_and_curvature` wants it
-    _, gauss_newton, bend = slope_and_curvature(a[None], bent[None], x0[None], degree)
-    true = gauss_newton[0] + bend[0]
-    curvature = true if np.linalg.eigvalsh(true)[0] > 0 else gauss_newton[0]
-    t = (
-        rng.standard_normal((number, len(x0)))
-        / np.sqrt(rng.chisquare(TAILS, number) / TAILS)[:, None]
-    )
-    log_q = -0.5 * (TAILS + len(x0)) * np.log1p(np.vecdot(t, t) / TAILS)
+    # `slope_and_curvature` wants the quadratic form about the mean star instead of about x0.
+    b = r + a @ departure(x0, degree)
+    _, gauss_newton, rest = slope_and_curvature(a[None], b[None], x0[None], degree)
+    curvature = gauss_newton[0] + rest[0]
+    if np.linalg.eigvalsh(curvature)[0] <= 0:
+        curvature = gauss_newton[0]
+    # A multivariate t is a normal over the root of a chi-square variate per degree of freedom.
+    normal = rng.standard_normal((number, len(x0)))
+    t = normal / np.sqrt(rng.chisquare(T_DEGREES, number) / T_DEGREES)[:, None]
+    log_q = -0.5 * (T_DEGREES + len(x0)) * np.log1p(np.vecdot(t, t) / T_DEGREES)
+    # With curvature = C.C^T, the vectors C^-T t have the covariance of the inverse curvature.
     return x0 + np.linalg.solve(np.linalg.cholesky(curvature).T, t.T).T, log_q
 
 
-def _checked(cannon, priors):
-    """Priors in the order of the labels; ValueError if they are not a low and a higher bound for each."""
-    priors = flat_priors(cannon) if priors is None else priors
+def _checked_priors(cannon: Cannon, priors: pd.DataFrame | None) -> pd.DataFrame:
+    """Priors (label; low, high) in the order of the labels; ValueError if they are not bounds."""
+    if priors is None:
+        return flat_priors(cannon)
     if set(priors.index) != set(cannon.labels) or not {"low", "high"} <= set(priors.columns):
-        raise ValueError(
-            f"priors need a row for each of {', '.join(cannon.labels)}, columns low and high"
-        )
+        names = ", ".join(cannon.labels)
+        raise ValueError(f"priors need a row for each of {names}, with columns low and high")
     priors = priors.loc[list(cannon.labels), ["low", "high"]].astype(float)
-    if not (priors["low"] < priors["high"]).all() or not np.isfinite(priors).all(axis=None):
+    if not np.isfinite(priors).all(axis=None) or not (priors["low"] < priors["high"]).all():
         raise ValueError(f"each prior must be finite, with low < high:\n{priors}")
     return priors
-
-
-def _best(cannon, spectra, modes):
-    """Scaled labels (star, K) of the best fits, NaN for stars without a usable pixel."""
-    return cannon.scaled(cannon.fit(spectra, modes=modes)[list(cannon.labels)].to_numpy())

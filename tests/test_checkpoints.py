@@ -2,8 +2,10 @@
 
 import os
 import re
+import warnings
 from types import SimpleNamespace
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -172,6 +174,48 @@ def test_a_failed_page_leaves_the_old_file(figures, tmp_path, monkeypatch):
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
     assert not dense.texts
+
+
+def test_letters_without_a_font_are_said_and_not_printed_as_boxes(figures, tmp_path, monkeypatch):
+    """An undeciphered script, which fonts for Chinese or Korean do not have either."""
+    monkeypatch.setenv("LAB_STUDENT", "\U00014400 Ada")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        path = write_checkpoint(1, figures, SURVEY, tmp_path)
+    messages = [str(one.message) for one in said]
+    assert len(messages) == 1
+    assert "set LAB_STUDENT to your name in Latin letters" in messages[0]
+    assert "[U+14400] Ada" in text_of(path)[0]
+    assert pypdf.PdfReader(path).metadata.author == "\U00014400 Ada"
+
+
+def test_letters_that_the_usual_font_lacks_come_from_another(figures, tmp_path, monkeypatch):
+    """Computer Modern stands for a font without Chinese, DejaVu for one that is installed and has it."""
+    monkeypatch.setenv("LAB_STUDENT", "Σοφία Ж")
+    monkeypatch.setitem(mpl.rcParams, "font.family", ["cmr10"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Glyph|no installed font")
+        path = write_checkpoint(1, {"A star before and after": figures["A star before and after"]},
+                                SURVEY, tmp_path)
+    assert "Σοφία Ж" in text_of(path)[0]
+
+
+def test_the_caption_is_below_legends_that_stand_outside(tmp_path):
+    fig, axs = plt.subplots(2, figsize=(6, 4), layout="constrained")
+    axs[0].plot([0, 1], label="a legend")
+    fig.legend(*axs[0].get_legend_handles_labels(), loc="outside lower center")
+    tall, ax = plt.subplots(figsize=(6, 4))
+    ax.plot([0, 1], label="a legend")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3))
+    page_of = {"caption one": fig, "caption two": tall}
+    for page in pypdf.PdfReader(write_checkpoint(1, page_of, SURVEY, tmp_path)).pages:
+        heights = {}
+        page.extract_text(
+            visitor_text=lambda text, cm, tm, *_, at=heights: at.setdefault(
+                text.strip()[:7], cm[5] + tm[5]
+            )
+        )
+        assert heights["caption"] < heights["a legen"] - 9
 
 
 def test_figures_are_exported_whole_and_repeatably(tmp_path):

@@ -1,7 +1,10 @@
 """Posteriors: the small quadratic form against all pixels, and one sampler against another."""
 
+import dataclasses
+import warnings
 from types import SimpleNamespace
 
+import arviz as az
 import numpy as np
 import pandas as pd
 import pymc as pm
@@ -12,7 +15,7 @@ from scipy import stats
 from labtools.mcmc import build_model, diagnose, flat_priors, labels_of, sample, sample_stars
 from synthetic import made_up_cannon, made_up_stars
 
-QUIET = {"progressbar": False, "cores": 1}
+QUIET = {"progressbar": False, "cores": 1, "quiet": True}
 
 
 def near_best(cannon, spectra, number=6, seed=2):
@@ -24,8 +27,11 @@ def near_best(cannon, spectra, number=6, seed=2):
     )
 
 
-def log_likelihood_of(model, y):
-    return float(model["log_likelihood"].eval(dict(zip(model.free_RVs, y, strict=True))))
+def log_likelihood_of(model, y, **others):
+    """The sum over pixels; PyTensor's graph is not compiled, because that takes longer."""
+    values = dict(zip([v.name for v in model.free_RVs], y, strict=False)) | others
+    logp = pm.logp(model["flux"], model.rvs_to_values[model["flux"]]).sum()
+    return float(logp.eval({model[name]: value for name, value in values.items()}))
 
 
 @pytest.mark.parametrize(("pixels", "degree", "reciprocal"), [(7214, 2, ()), (300, 3, ("teff",))])
@@ -43,26 +49,36 @@ def test_log_likelihood_is_that_of_all_pixels(pixels, degree, reciprocal):
         assert log_likelihood_of(model, y) == pytest.approx(expected, rel=1e-12, abs=1e-8)
 
 
-def test_log_likelihood_with_modes_is_that_of_correlated_pixels():
+def synthetic_modes(cannon, number=3):
+    rng = np.random.default_rng(3)
+    shapes = 0.02 * rng.standard_normal((number, len(cannon.wavelength)))
+    return xr.DataArray(shapes, coords={"wavelength": cannon.wavelength}, dims=("mode", "wavelength"))
+
+
+def test_modes_add_patterns_to_the_flux():
     cannon = made_up_cannon(labels=3, pixels=60)
     spectra, _ = made_up_stars(cannon, 1)
-    rng = np.random.default_rng(3)
-    modes = xr.DataArray(
-        0.02 * rng.standard_normal((4, 60)),
-        coords={"wavelength": cannon.wavelength},
-        dims=("mode", "wavelength"),
-    )
+    modes = synthetic_modes(cannon)
     model = build_model(cannon, spectra, modes=modes)
     good = np.isfinite(spectra["error"].values[0]) & np.isfinite(cannon.s2)
-    variance = np.diag((spectra["error"].values[0] ** 2 + cannon.s2)[good])
-    covariance = variance + modes.values[:, good].T @ modes.values[:, good]
-    for y in near_best(cannon, spectra):
+    sigma = np.sqrt((spectra["error"].values[0] ** 2 + cannon.s2)[good])
+    amplitude = np.array([0.5, -1.0, 2.0])
+    for y in near_best(cannon, spectra, number=2):
         table = pd.DataFrame([y], columns=list(cannon.labels), index=["star"])
-        mean = cannon.predict(table).values[0, good]
-        expected = stats.multivariate_normal.logpdf(
-            spectra["flux"].values[0, good], mean, covariance
-        )
-        assert log_likelihood_of(model, y) == pytest.approx(expected, abs=1e-8)
+        mean = (cannon.predict(table).values[0] + amplitude @ modes.values)[good]
+        expected = stats.norm.logpdf(spectra["flux"].values[0, good], mean, sigma).sum()
+        found = log_likelihood_of(model, y, amplitude=amplitude)
+        assert found == pytest.approx(expected, abs=1e-8)
+
+
+def test_sampled_amplitudes_give_the_posterior_of_integrated_ones():
+    cannon = made_up_cannon(labels=3, pixels=60)
+    spectra, _ = made_up_stars(cannon, 1, snr=20)
+    modes = synthetic_modes(cannon)
+    idata = sample(build_model(cannon, spectra, modes=modes), draws=1000, **QUIET)
+    assert list(labels_of(idata)) == list(cannon.labels)
+    assert (diagnose(idata)["r_hat"] < 1.01).all()
+    agree(labels_of(idata), sample_stars(cannon, spectra, modes=modes, draws=4000)[0].to_pandas())
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +90,7 @@ def chains():
         cannon=cannon,
         spectra=spectra,
         truth=truth,
-        idata=sample(build_model(cannon, spectra), tune=400, **QUIET),
+        idata=sample(build_model(cannon, spectra), draws=1000, **QUIET),
     )
 
 
@@ -113,6 +129,56 @@ def test_posterior_is_that_of_the_model_of_all_pixels(chains):
         start = cannon.fit(spectrum).iloc[0][list(cannon.labels)].to_dict()
         full = pm.sample(1000, tune=400, random_seed=5, initvals=start, init="adapt_diag", **QUIET)
     agree(labels_of(chains.idata), labels_of(full))
+
+
+def test_chains_start_far_apart(chains):
+    """Hundreds of standard deviations, so that r-hat sees a second minimum if there is one."""
+    few = sample(
+        build_model(chains.cannon, chains.spectra),
+        draws=5, tune=30, discard_tuned_samples=False, compute_convergence_checks=False, **QUIET,
+    )
+    first = few["warmup_posterior"].isel(draw=0)
+    sd = diagnose(chains.idata)["sd"]
+    assert all(np.ptp(first[name].values) > 10 * sd[name] for name in chains.cannon.labels)
+
+
+def test_default_draws_are_enough_on_a_real_spectrum_size():
+    cannon = made_up_cannon(labels=5, pixels=2000)
+    spectra, _ = made_up_stars(cannon, 1)
+    table = diagnose(sample(build_model(cannon, spectra), **QUIET))
+    assert table.attrs["divergences"] == 0
+    assert (table["r_hat"] < 1.01).all()
+    assert (table[["ess_bulk", "ess_tail"]] > 400).all(axis=None)
+
+
+def test_models_can_be_compared_by_pixels_left_out(chains):
+    """The model that made the spectrum predicts left-out pixels better than one without log g."""
+    cannon, spectra = chains.cannon, chains.spectra
+    blind = cannon.theta.copy()
+    blind[:, 2] = 0  # the linear term of log g
+    models = {"true": cannon, "blind": dataclasses.replace(cannon, theta=blind)}
+    found = {}
+    for name, one in models.items():
+        model = build_model(one, spectra)
+        found[name] = sample(model, draws=300, **QUIET)
+        pm.compute_log_likelihood(found[name], model=model, progressbar=False)
+        usable = int(np.isfinite(spectra["error"].values[0]).sum()) - int(np.isinf(one.s2).sum())
+        assert abs(az.loo(found[name]).n_data_points - usable) <= 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the blind model has pixels that rule its fit
+        assert az.compare(found).index[0] == "true"
+
+
+def test_draws_of_a_star_do_not_depend_on_its_neighbors():
+    cannon = made_up_cannon(labels=3, pixels=120)
+    spectra, _ = made_up_stars(cannon, 4)
+    together = sample_stars(cannon, spectra, draws=50)
+    backwards = sample_stars(cannon, spectra.isel(star=[3, 2]), draws=50)
+    for star in ("star002", "star003"):
+        np.testing.assert_allclose(together.sel(star=star), backwards.sel(star=star), rtol=1e-9)
+    assert not np.allclose(
+        sample_stars(cannon, spectra, draws=50, seed=7)[0], together[0], rtol=1e-6
+    )
 
 
 def test_importance_resampling_agrees_with_nuts(chains):

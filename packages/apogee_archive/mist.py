@@ -52,7 +52,7 @@ def shipped_isochrones() -> pd.DataFrame:
     12.0
     """
     points = pd.read_csv(TABLE).assign(teff=lambda table: 10 ** table["log_teff"])
-    points.attrs["source"] = "MIST v2.5, v/vcrit = 0.40"
+    points.attrs |= {"source": "MIST v2.5, v/vcrit = 0.40", "alpha_fe": 0.0}
     return points
 
 
