@@ -18,11 +18,10 @@ from labtools.coverage import (
     nuisance_components,
 )
 from labtools.mcmc import sample_stars
+from labtools.products import lab_cannon, normalized_giants
 from labtools.selection import LABELS
-from labtools.surveys import lab_cannon, normalized_giants
-from labtools.teacher import CLUMP as CLUMP_PHASE
-from labtools.teacher import TERMS, Trends, calibrate_teacher
-from mock_survey.catalog import TRENDS as INJECTED
+from labtools.teacher import CLUMP as CLUMP_PHASE, TERMS, Trends, calibrate_teacher
+from mock_survey.catalog import SYSTEMATICS as INJECTED
 from mock_survey.causes import FLAWS, flawed_spectra
 
 __all__ = [
@@ -31,8 +30,10 @@ __all__ = [
     "errors_by_cause",
     "injected_trends",
     "m15_members",
+    "ngc6791_members",
     "quoted_errors",
     "repaired_posteriors",
+    "score_prediction",
 ]
 
 MADE = 1  # raise it whenever the same survey gives other posteriors or trends
@@ -87,6 +88,31 @@ def m15_members(catalog):
     return chosen[np.isfinite(chosen[LABELS].to_numpy(float)).all(axis=1)]
 
 
+def ngc6791_members(catalog):
+    """Giants of the open cluster NGC 6791 in a catalog: by place, velocity and [Fe/H].
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        All entries, as from `survey.catalog()`.
+
+    Returns
+    -------
+    DataFrame
+        Entries with five labels, within 0.15 degrees of the center, 5 km/s of -47.4 km/s
+        (Tofflemire et al. 2014, AJ 148, 61) and above [Fe/H] = 0.1.
+
+    Examples
+    --------
+    >>> members = ngc6791_members(labtools.open_survey().catalog())  # doctest: +SKIP
+    """
+    east = (catalog["ra"] - 290.22) * np.cos(np.radians(37.77))
+    near = np.hypot(east, catalog["dec"] - 37.77) < 0.15
+    moves = (catalog["vhelio_avg"] + 47.4).abs() < 5
+    chosen = catalog[near & moves & (catalog["fe_h"] > 0.1) & (catalog["logg"] < 3.8)]
+    return chosen[np.isfinite(chosen[LABELS].to_numpy(float)).all(axis=1)]
+
+
 def repaired_posteriors(survey, labels=None, draws=300):
     """Posteriors of the validation stars, with components and learned scatter.
 
@@ -116,6 +142,7 @@ def repaired_posteriors(survey, labels=None, draws=300):
     """
     giants, spectra = normalized_giants(survey)
     _, training, validation = lab_cannon(survey)
+    training, validation = pd.Index(training), pd.Index(validation)
     labels = giants[LABELS] if labels is None else labels[LABELS].loc[giants.index]
     clean = clean_stars(giants)
 
@@ -200,6 +227,55 @@ def calibrated_teacher(survey, cluster=None):
     return Trends(values, covariance), clump
 
 
+def score_prediction(prediction, catalog, trends, seed=128):
+    """A registered prediction against what a survey shows.
+
+    Parameters
+    ----------
+    prediction : DataFrame
+        Indexed by quantity, with columns `predicted` and `error`, as in
+        data/registered_prediction.csv.
+    catalog : DataFrame
+        All entries of a survey.
+    trends : Trends
+        What `calibrated_teacher` found in it.
+    seed : int
+        Of the bootstrap over members.
+
+    Returns
+    -------
+    DataFrame
+        The prediction with columns `measured`, `its error` and `pull`; NaN where a cluster has
+        fewer than 8 members.
+
+    Examples
+    --------
+    >>> score_prediction(prediction, survey.catalog(), trends)  # doctest: +SKIP
+    """
+    rng = np.random.default_rng(seed)
+    members = {"M15": m15_members(catalog), "NGC 6791": ngc6791_members(catalog)}
+    found = {}
+    for cluster, table in members.items():
+        for label in ("fe_h", "mg_fe"):
+            values, pair = table[label].to_numpy(float), (np.nan, np.nan)
+            if len(values) >= 8:
+                drawn = values[rng.integers(0, len(values), (300, len(values)))]
+                pair = _spread(values), _spread(drawn).std()
+            found[f"scatter of {label} in {cluster}"] = pair
+    clump = trends.values.loc["logg", "clump"], trends.errors.loc["logg", "clump"]
+    found["offset of logg of the clump"] = clump
+    table = pd.DataFrame(found, index=["measured", "its error"]).T
+    scored = prediction.join(table)
+    size = np.hypot(scored["error"], scored["its error"])
+    return scored.assign(pull=(scored["measured"] - scored["predicted"]) / size)
+
+
+def _spread(values):
+    """1.4826 median absolute deviations along the last axis."""
+    middle = np.median(values, axis=-1, keepdims=True)
+    return 1.4826 * np.median(np.abs(values - middle), axis=-1)
+
+
 def _folders(survey):
     return [folder / "cache" for folder in survey.folders]
 
@@ -209,7 +285,7 @@ def _key(survey, labels):
     return survey.version, tuple(labels.index), labels.to_numpy(float)
 
 
-def errors_by_cause(survey, taught=500, tested=400):
+def errors_by_cause(survey, taught=300, tested=250):
     """How wrong labels are when spectra and teachers have only some of their flaws.
 
     For each set of flaws a Cannon is trained on spectra with them, with the weights of the lab's
@@ -234,18 +310,19 @@ def errors_by_cause(survey, taught=500, tested=400):
     """
     giants, spectra = normalized_giants(survey)
     cannon, training, validation = lab_cannon(survey)
+    training, validation = pd.Index(training), pd.Index(validation)
     truth = survey.truth()
     good = truth.index[truth["anomaly"] == ""].intersection(clean_stars(giants))
     teach = training.intersection(good, sort=False)[:taught]
     test = validation.intersection(good, sort=False)[:tested]
 
     def build():
-        made = {}
+        made, models = {}, {}
 
         def normalized(flaws):
             """Spectra with these flaws, with the errors and masks of the observed ones."""
             if flaws not in made:
-                raw = flawed_spectra(truth.loc[teach.append(test)], flaws)
+                raw = flawed_spectra(truth.loc[teach.append(test)], flaws, models=models)
                 flat = normalize(raw, survey.continuum_pixels())
                 seen = spectra["error"].sel(star=flat["star"])
                 if "noise" not in flaws:

@@ -11,8 +11,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from labtools.cannon import Cannon
-from labtools.quadratic import design, design_slopes
+from labtools.cannon import Cannon, design, design_slopes
 from labtools.spectra import by_star
 
 __all__ = ["gaussian_points", "train_with_label_errors"]
@@ -145,9 +144,9 @@ def _expect(model, spectra, x, y, sigma, extra, middle, width, modes, steps=3):
         a, r, _ = model.likelihood(spectra, x, modes)  # ln L = rᵀd - ½ dᵀAd, d = v(x) - v(x₀)
         slopes = design_slopes(x)  # (star, term, K)
         fisher = np.swapaxes(slopes, 1, 2) @ a @ slopes
-        spectral = x + np.linalg.solve(fisher, np.matvec(np.swapaxes(slopes, 1, 2), r)[..., None])[
-            ..., 0
-        ]
+        spectral = (
+            x + np.linalg.solve(fisher, np.matvec(np.swapaxes(slopes, 1, 2), r)[..., None])[..., 0]
+        )
         precision = np.linalg.inv(np.linalg.inv(fisher) + extra)
         covariance = np.linalg.inv(precision + prior)
         x = np.matvec(covariance, np.matvec(precision, spectral) + pull)

@@ -15,7 +15,7 @@ from apogee_archive.bitmasks import LAB_BITS, usable
 from apogee_archive.errors import wrap_read_errors
 from apogee_archive.grid import WAVELENGTH
 
-__all__ = ["pair_scatter", "pairs_of_entries", "read_visits"]
+__all__ = ["pair_scatter", "pairs_of_entries", "read_visits", "two_visits"]
 
 FIRST_VISIT = 2  # rows 0 and 1 of an apStar file are combinations of all visits
 
@@ -71,6 +71,39 @@ def read_visits(path, bits=LAB_BITS):
             "wavelength": ("wavelength", WAVELENGTH, {"units": "Angstrom, vacuum"}),
         },
     )
+
+
+def two_visits(survey, stars):
+    """The first two visits of stars of a survey, one after the other.
+
+    Parameters
+    ----------
+    survey : Survey
+        As from `labtools.open_survey`.
+    stars : sequence of str
+        Stars with at least two visits.
+
+    Returns
+    -------
+    Dataset
+        As `read_visits`, with twice as many spectra as there are stars.
+
+    Raises
+    ------
+    ValueError
+        If a star has one visit only.
+
+    Examples
+    --------
+    >>> visits = two_visits(survey, stars)  # doctest: +SKIP
+    """
+    pairs = []
+    for star in stars:
+        visits = read_visits(survey.path(star))
+        if visits.sizes["star"] < 2:
+            raise ValueError(f"{star} has one visit only: choose stars with nvisits above 1")
+        pairs.append(visits.isel(star=slice(0, 2)))
+    return xr.concat(pairs, "star")
 
 
 def pairs_of_entries(catalog, labels):

@@ -24,7 +24,7 @@ from labtools.selection import LABELS
 __all__ = ["TERMS", "Trends", "calibrate_teacher", "trend_terms"]
 
 TERMS = ["zero", "teff", "fe_h", "clump"]
-"""The coefficients of a label's error: at 4600 K and [Fe/H] = 0, per 500 K, per dex, of the clump."""
+"""Coefficients of a label's error: at 4600 K and [Fe/H] = 0, per 500 K, per dex, of the clump."""
 
 PRIOR = pd.DataFrame(
     [
@@ -83,9 +83,11 @@ class Trends:
     @property
     def errors(self):
         """Standard errors of the coefficients: DataFrame (label, term)."""
-        return pd.Series(np.sqrt(np.diag(self.covariance)), self.covariance.index).unstack()[
-            TERMS
-        ].loc[list(self.values.index)]
+        return (
+            pd.Series(np.sqrt(np.diag(self.covariance)), self.covariance.index)
+            .unstack()[TERMS]
+            .loc[list(self.values.index)]
+        )
 
     def at(self, stars, clump=0.0):
         """The error of each label for stars with these labels.
@@ -515,9 +517,7 @@ def _abundance_trends(giants, sequence, position, cluster):
     at = [TERMS.index("teff"), TERMS.index("clump")]
     lean = np.concatenate([[1.0], slope])  # how the three follow an error of [Fe/H]
     values[0, at] = first
-    covariance[np.ix_(range(3), at, range(3), at)] = np.einsum(
-        "i,k,jl->ijkl", lean, lean, square
-    )
+    covariance[np.ix_(range(3), at, range(3), at)] = np.einsum("i,k,jl->ijkl", lean, lean, square)
     spread = covariance[np.ix_((1, 2), at, (1, 2), at)] + joint
     prior = np.repeat(PRIOR.loc[["mg_fe", "si_fe"], ["teff", "clump"]].to_numpy().ravel(), 1)
     flat, wide = _with_prior(second.ravel(), spread.reshape(4, 4), prior)

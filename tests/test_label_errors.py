@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from labtools.cannon import Cannon
+from labtools.cannon import Cannon, design
 from labtools.label_errors import gaussian_points, train_with_label_errors
-from labtools.quadratic import design
 from synthetic import made_up_cannon, made_up_stars
 
 

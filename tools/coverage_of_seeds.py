@@ -37,8 +37,12 @@ def coverage_of(seed):
         repaired["repaired"],
         trends.add_to(corrected["repaired"], clump),
     )
-    shares = [coverage(samples, truth, LEVELS).loc["all"].xs("share", level=1) for samples in versions]
-    return pd.concat(shares, axis=1, keys=COLUMNS).rename_axis("level").assign(stars=len(validation))
+    shares = [
+        coverage(samples, truth, LEVELS).loc["all"].xs("share", level=1) for samples in versions
+    ]
+    return (
+        pd.concat(shares, axis=1, keys=COLUMNS).rename_axis("level").assign(stars=len(validation))
+    )
 
 
 def main():

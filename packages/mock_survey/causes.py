@@ -21,7 +21,7 @@ SMALL_ERROR = 0.005  # quoted error of a spectrum without noise, in units of the
 NOTHING = 1e9  # errors above this one stand for no value
 
 
-def flawed_spectra(truth, flaws, seed=128):
+def flawed_spectra(truth, flaws, seed=128, models=None):
     """Raw spectra of stars of the mock survey that have only some of their flaws.
 
     Parameters
@@ -32,6 +32,8 @@ def flawed_spectra(truth, flaws, seed=128):
         Some of `FLAWS`. A star has the same response and the same noise in every set of flaws.
     seed : int
         Of the random numbers.
+    models : dict, optional
+        Where model spectra are kept for the next call with the same stars.
 
     Returns
     -------
@@ -50,14 +52,11 @@ def flawed_spectra(truth, flaws, seed=128):
     """
     if unknown := set(flaws) - set(FLAWS):
         raise ValueError(f"no flaws of a spectrum: {', '.join(sorted(unknown))}")
-    columns = [*LABELS]
-    if "elements" in flaws:
-        columns += list(TRENDS.index)
-    resolution = np.full(len(truth), 22500.0)
-    if "line spread" in flaws:
-        columns += ["vmacro"]
-        resolution = truth["resolution"].to_numpy(float)
-    model = synthesize(truth[columns], resolution=resolution).values.astype(float)
+    models = {} if models is None else models
+    kind = "elements" in flaws, "line spread" in flaws
+    if kind not in models:
+        models[kind] = _models(truth, *kind)
+    model = models[kind]
     flux, error = np.empty_like(model), np.empty_like(model)
     for row, (name, star) in enumerate(truth.iterrows()):
         rng = np.random.default_rng([seed, *str(name).encode()])
@@ -74,6 +73,18 @@ def flawed_spectra(truth, flaws, seed=128):
     axes = ("star", "wavelength")
     coords = {"star": truth.index.to_numpy(str), "wavelength": WAVELENGTH}
     return xr.Dataset({"flux": (axes, flux), "error": (axes, error)}, coords)
+
+
+def _models(truth, elements, line_spread):
+    """Model spectra (star, 8575), with each star's own abundances and line spread or without."""
+    columns = [*LABELS]
+    resolution = np.full(len(truth), 22500.0)
+    if elements:
+        columns += list(TRENDS.index)
+    if line_spread:
+        columns += ["vmacro"]
+        resolution = truth["resolution"].to_numpy(float)
+    return synthesize(truth[columns], resolution=resolution).values.astype(float)
 
 
 def _response(level, degree=4):
