@@ -6,10 +6,18 @@ that fails: pixels that vary together (`nuisance_components`), and the scatter o
 pixel accounts for (`learn_scatter`, `inflate_posterior`).
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy import stats
+
+if TYPE_CHECKING:
+    from labtools.cannon import Cannon
 
 __all__ = [
     "correlated_errors",
@@ -31,7 +39,7 @@ TAILS = (4, 6, 10, 20, 100)  # degrees of freedom that are tried
 # --- What pixels do together -----------------------------------------------------------------
 
 
-def noise_edge(stars, pixels, neighbor=0.0):
+def noise_edge(stars: int, pixels: int, neighbor: float = 0.0) -> float:
     """The largest eigenvalue that noise alone gives the residuals of many stars.
 
     Even where all pixels are independent, the residuals R (stars x pixels, of variance 1) of a
@@ -83,7 +91,13 @@ def noise_edge(stars, pixels, neighbor=0.0):
     return float(z.min())
 
 
-def nuisance_components(cannon, spectra, labels, number=None, neighbor=0.4):
+def nuisance_components(
+    cannon: Cannon,
+    spectra: xr.Dataset,
+    labels: pd.DataFrame,
+    number: int | None = None,
+    neighbor: float = 0.4,
+) -> xr.DataArray:
     """How pixels deviate from the model together: components of the residuals of many stars.
 
     What the labels do not say (other elements, rotation) and what the reduction does (continuum,
@@ -179,7 +193,11 @@ def _true_excess(power, ratio):
 # --- Whether regions hold what they claim ----------------------------------------------------
 
 
-def coverage(samples, truth, levels=(0.5, 0.68, 0.9, 0.95)):
+def coverage(
+    samples: xr.DataArray,
+    truth: pd.DataFrame,
+    levels: Sequence[float] = (0.5, 0.68, 0.9, 0.95),
+) -> pd.DataFrame:
     """What share of true labels lies inside credible regions, and its counting error.
 
     For a label the region is the central interval of the draws; for "all" together it is the
@@ -224,12 +242,20 @@ def coverage(samples, truth, levels=(0.5, 0.68, 0.9, 0.95)):
     return table
 
 
-def coverage_by(samples, truth, values, edges, level=0.68):
+def coverage_by(
+    samples: xr.DataArray,
+    truth: pd.DataFrame,
+    values: pd.Series,
+    edges: Sequence[float],
+    level: float = 0.68,
+) -> pd.DataFrame:
     """Coverage at one level in groups of stars: by signal-to-noise ratio, temperature, [Fe/H].
 
     Parameters
     ----------
-    samples, truth : as in `coverage`
+    samples : DataArray
+    truth : DataFrame
+        As in `coverage`.
     values : Series
         By what stars are grouped, indexed by star, in any unit.
     edges : sequence of float
@@ -269,7 +295,7 @@ def _smallest_regions(samples, truth):
     return table.assign(all=joint), stars
 
 
-def sbc_ranks(samples, truth, bins=20):
+def sbc_ranks(samples: xr.DataArray, truth: pd.DataFrame, bins: int = 20) -> pd.DataFrame:
     """Rank histograms: where true labels fall among the draws (simulation-based calibration).
 
     Sorted among its draws a true value is as likely to be in any place. Too narrow posteriors
@@ -277,7 +303,9 @@ def sbc_ranks(samples, truth, bins=20):
 
     Parameters
     ----------
-    samples, truth : as in `coverage`
+    samples : DataArray
+    truth : DataFrame
+        As in `coverage`.
     bins : int
         Number of bins of the rank, from 0 to 1.
 
@@ -310,7 +338,12 @@ def sbc_ranks(samples, truth, bins=20):
     return table
 
 
-def tarp(samples, truth, levels=(0.5, 0.68, 0.9, 0.95), seed=128):
+def tarp(
+    samples: xr.DataArray,
+    truth: pd.DataFrame,
+    levels: Sequence[float] = (0.5, 0.68, 0.9, 0.95),
+    seed: int = 128,
+) -> pd.Series:
     """Coverage of all labels together by distances to random points.
 
     The region around a random point that holds a share of the draws must hold the truth as often.
@@ -319,7 +352,10 @@ def tarp(samples, truth, levels=(0.5, 0.68, 0.9, 0.95), seed=128):
 
     Parameters
     ----------
-    samples, truth, levels : as in `coverage`
+    samples : DataArray
+    truth : DataFrame
+    levels : sequence of float
+        As in `coverage`.
     seed : int
         Of the random points.
 
@@ -354,7 +390,7 @@ def tarp(samples, truth, levels=(0.5, 0.68, 0.9, 0.95), seed=128):
 # --- Scatter that no pixel accounts for ------------------------------------------------------
 
 
-def correlated_errors(errors, covariance):
+def correlated_errors(errors: pd.DataFrame, covariance: xr.DataArray) -> xr.DataArray:
     """Covariances with these standard errors and the correlations of other covariances.
 
     A catalog quotes an error for each label. But who measures labels in one spectrum errs in all
@@ -386,7 +422,11 @@ def correlated_errors(errors, covariance):
     return covariance.copy(data=covariance.values * ratio[:, :, None] * ratio[:, None])
 
 
-def learn_scatter(samples, reference, errors=None):
+def learn_scatter(
+    samples: xr.DataArray,
+    reference: pd.DataFrame,
+    errors: pd.DataFrame | xr.DataArray | None = None,
+) -> pd.DataFrame:
     """The scatter of labels that posteriors do not account for, from stars with reference labels.
 
     Model: reference minus posterior mean is N(0, (C + S) / u + E). C is the star's posterior
@@ -478,7 +518,9 @@ def _expectation_maximization(off, c, e, s, nu, rounds=200, nodes=12):
     return (top + np.log(total)).sum(), s
 
 
-def inflate_posterior(samples, scatter, seed=128):
+def inflate_posterior(
+    samples: xr.DataArray, scatter: pd.DataFrame, seed: int = 128
+) -> xr.DataArray:
     """Draws with the extra scatter and the tails of `learn_scatter` given to them.
 
     Parameters

@@ -1,6 +1,8 @@
 """Posteriors of a whole survey, repaired: the steps of `labtools.coverage` and `labtools.teacher`
 in their order, each done once and kept."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np
@@ -9,6 +11,7 @@ import xarray as xr
 
 from apogee_archive.bitmasks import AspcapFlag
 from apogee_archive.cache import cached
+from apogee_archive.survey import Survey
 from labtools.cannon import Cannon
 from labtools.continuum import normalize
 from labtools.coverage import (
@@ -23,6 +26,7 @@ from labtools.selection import LABELS
 from labtools.teacher import CLUMP as CLUMP_PHASE, TERMS, Trends, calibrate_teacher
 from mock_survey.catalog import SYSTEMATICS as INJECTED
 from mock_survey.causes import FLAWS, flawed_spectra
+from mock_survey.survey import SimulatedSurvey
 
 __all__ = [
     "calibrated_teacher",
@@ -39,8 +43,18 @@ __all__ = [
 MADE = 1  # raise it whenever the same survey gives other posteriors or trends
 
 
-def clean_stars(giants):
-    """The stars whose catalog labels are not flagged as bad (STAR_BAD of ASPCAPFLAG): an Index.
+def clean_stars(giants: pd.DataFrame) -> pd.Index:
+    """The stars whose catalog labels are not flagged as bad.
+
+    Parameters
+    ----------
+    giants : DataFrame
+        Rows of the catalog, with `aspcapflag`.
+
+    Returns
+    -------
+    Index
+        Names of the stars without STAR_BAD in ASPCAPFLAG.
 
     Examples
     --------
@@ -52,8 +66,18 @@ def clean_stars(giants):
     return giants.index[~bad]
 
 
-def quoted_errors(giants):
-    """The catalog's standard errors, with the names of the labels: DataFrame (star, label).
+def quoted_errors(giants: pd.DataFrame) -> pd.DataFrame:
+    """The catalog's standard errors, with the names of the labels.
+
+    Parameters
+    ----------
+    giants : DataFrame
+        Rows of the catalog, with `<label>_err`.
+
+    Returns
+    -------
+    DataFrame
+        (star, label), in K and dex.
 
     Examples
     --------
@@ -64,7 +88,7 @@ def quoted_errors(giants):
     return giants[[f"{label}_err" for label in LABELS]].set_axis(LABELS, axis=1)
 
 
-def m15_members(catalog):
+def m15_members(catalog: pd.DataFrame) -> pd.DataFrame:
     """Giants of the globular cluster M15 in a catalog: by field, velocity and [Fe/H].
 
     Parameters
@@ -88,7 +112,7 @@ def m15_members(catalog):
     return chosen[np.isfinite(chosen[LABELS].to_numpy(float)).all(axis=1)]
 
 
-def ngc6791_members(catalog):
+def ngc6791_members(catalog: pd.DataFrame) -> pd.DataFrame:
     """Giants of the open cluster NGC 6791 in a catalog: by place, velocity and [Fe/H].
 
     Parameters
@@ -113,7 +137,9 @@ def ngc6791_members(catalog):
     return chosen[np.isfinite(chosen[LABELS].to_numpy(float)).all(axis=1)]
 
 
-def repaired_posteriors(survey, labels=None, draws=300):
+def repaired_posteriors(
+    survey: Survey, labels: pd.DataFrame | None = None, draws: int = 300
+) -> xr.Dataset:
     """Posteriors of the validation stars, with components and learned scatter.
 
     Two models are trained, one on each half of the giants. The first gives the posteriors of the
@@ -180,7 +206,9 @@ def repaired_posteriors(survey, labels=None, draws=300):
     return cached(_folders(survey), f"repaired-{survey.name}", build, MADE, *key, draws)
 
 
-def calibrated_teacher(survey, cluster=None):
+def calibrated_teacher(
+    survey: Survey, cluster: pd.DataFrame | None = None
+) -> tuple[Trends, pd.Series]:
     """The systematic errors of a survey's catalog, by `labtools.teacher.calibrate_teacher`.
 
     Parameters
@@ -227,7 +255,9 @@ def calibrated_teacher(survey, cluster=None):
     return Trends(values, covariance), clump
 
 
-def score_prediction(prediction, catalog, trends, seed=128):
+def score_prediction(
+    prediction: pd.DataFrame, catalog: pd.DataFrame, trends: Trends, seed: int = 128
+) -> pd.DataFrame:
     """A registered prediction against what a survey shows.
 
     Parameters
@@ -285,7 +315,7 @@ def _key(survey, labels):
     return survey.version, tuple(labels.index), labels.to_numpy(float)
 
 
-def errors_by_cause(survey, taught=300, tested=250):
+def errors_by_cause(survey: SimulatedSurvey, taught: int = 300, tested: int = 250) -> xr.DataArray:
     """How wrong labels are when spectra and teachers have only some of their flaws.
 
     For each set of flaws a Cannon is trained on spectra with them, with the weights of the lab's
@@ -374,7 +404,7 @@ def errors_by_cause(survey, taught=300, tested=250):
     return cached(_folders(survey), f"causes-{survey.name}", build, MADE, *key)["error"]
 
 
-def injected_trends():
+def injected_trends() -> Trends:
     """The systematic errors that the simulator gave the catalog: the answer to the riddle.
 
     Examples

@@ -5,11 +5,14 @@ part of the spread of the labels is noise to which no spectrum responds. Here th
 the training stars are unknowns, of which the catalog and the spectrum both tell something.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import warnings
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from labtools.cannon import Cannon, design, design_slopes
 from labtools.spectra import by_star
@@ -19,7 +22,7 @@ __all__ = ["gaussian_points", "train_with_label_errors"]
 MISSING = 1e3  # error, in standard deviations of a label, of one that is not known
 
 
-def gaussian_points(size):
+def gaussian_points(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Points and weights that average polynomials of a normal vector exactly, up to degree 5.
 
     With them the mean of v vᵀ, for a quadratic design vector v of uncertain labels, is exact.
@@ -58,7 +61,14 @@ def gaussian_points(size):
     return points, weights
 
 
-def train_with_label_errors(spectra, labels, errors, scatter=None, modes=None, rounds=10):
+def train_with_label_errors(
+    spectra: xr.Dataset,
+    labels: pd.DataFrame,
+    errors: pd.DataFrame,
+    scatter: pd.DataFrame | None = None,
+    modes: xr.DataArray | None = None,
+    rounds: int = 10,
+) -> tuple[Cannon, pd.DataFrame, np.ndarray]:
     """Train a quadratic Cannon by expectation maximization, with labels that have errors and gaps.
 
     Each star's true labels x are unknown, normal in the population; the catalog says y = x + e

@@ -4,6 +4,9 @@ A star with several visits, or with entries in two fields, has one set of labels
 measurements scatter, in units of their quoted errors, tests those errors on any survey.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +17,14 @@ from astropy.io import fits
 from apogee_archive.bitmasks import LAB_BITS, usable
 from apogee_archive.errors import wrap_read_errors
 from apogee_archive.grid import WAVELENGTH
+from apogee_archive.survey import Survey
 
 __all__ = ["pair_scatter", "pairs_of_entries", "read_visits", "two_visits"]
 
 FIRST_VISIT = 2  # rows 0 and 1 of an apStar file are combinations of all visits
 
 
-def read_visits(path, bits=LAB_BITS):
+def read_visits(path: str | Path, bits: int = LAB_BITS) -> xr.Dataset:
     """The single visits of an apStar file, each a spectrum of its own.
 
     Parameters
@@ -73,7 +77,7 @@ def read_visits(path, bits=LAB_BITS):
     )
 
 
-def two_visits(survey, stars):
+def two_visits(survey: Survey, stars: Iterable[str]) -> xr.Dataset:
     """The first two visits of stars of a survey, one after the other.
 
     Parameters
@@ -106,7 +110,7 @@ def two_visits(survey, stars):
     return xr.concat(pairs, "star")
 
 
-def pairs_of_entries(catalog, labels):
+def pairs_of_entries(catalog: pd.DataFrame, labels: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Two entries of one star in a catalog: the differences of their labels, and their errors.
 
     Parameters
@@ -138,7 +142,14 @@ def pairs_of_entries(catalog, labels):
     return first[labels] - second[labels], pd.DataFrame(error, both, labels)
 
 
-def pair_scatter(differences, errors, by=None, edges=None, seed=128, replicas=200):
+def pair_scatter(
+    differences: pd.DataFrame,
+    errors: pd.DataFrame,
+    by: pd.Series | None = None,
+    edges: Sequence[float] | None = None,
+    seed: int = 128,
+    replicas: int = 200,
+) -> pd.DataFrame:
     """How much pairs of measurements scatter, in units of their quoted errors.
 
     Parameters

@@ -12,10 +12,13 @@ The catalog's error of each label is modeled as
 and its coefficients are found with their covariance (`calibrate_teacher`).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from scipy.optimize import minimize
 
 from labtools.isochrones import shipped_isochrones
@@ -73,7 +76,7 @@ class Trends:
     covariance: pd.DataFrame
 
     @classmethod
-    def none(cls):
+    def none(cls) -> Trends:
         """No systematic errors, known exactly."""
         pairs = pd.MultiIndex.from_product([LABELS, TERMS])
         size = len(pairs)
@@ -81,7 +84,7 @@ class Trends:
         return cls(zero, pd.DataFrame(np.zeros((size, size)), pairs, pairs))
 
     @property
-    def errors(self):
+    def errors(self) -> pd.DataFrame:
         """Standard errors of the coefficients: DataFrame (label, term)."""
         return (
             pd.Series(np.sqrt(np.diag(self.covariance)), self.covariance.index)
@@ -89,7 +92,7 @@ class Trends:
             .loc[list(self.values.index)]
         )
 
-    def at(self, stars, clump=0.0):
+    def at(self, stars: pd.DataFrame, clump: pd.Series | float = 0.0) -> pd.DataFrame:
         """The error of each label for stars with these labels.
 
         Parameters
@@ -106,7 +109,9 @@ class Trends:
         """
         return trend_terms(stars, clump) @ self.values.T
 
-    def add_to(self, samples, clump=0.0, seed=128):
+    def add_to(
+        self, samples: xr.DataArray, clump: pd.Series | float = 0.0, seed: int = 128
+    ) -> xr.DataArray:
         """Draws with the uncertainty of the trends added: one possible teacher for each draw.
 
         Parameters
@@ -143,7 +148,7 @@ def _root(covariance):
     return vectors * np.sqrt(np.maximum(values, 0))
 
 
-def trend_terms(stars, clump=0.0):
+def trend_terms(stars: pd.DataFrame, clump: pd.Series | float = 0.0) -> pd.DataFrame:
     """What each coefficient of a trend is multiplied with: DataFrame (star, term).
 
     Parameters
@@ -163,7 +168,12 @@ def trend_terms(stars, clump=0.0):
     return table.assign(fe_h=stars["fe_h"], clump=clump)
 
 
-def calibrate_teacher(giants, errors, cluster=None, isochrones=None):
+def calibrate_teacher(
+    giants: pd.DataFrame,
+    errors: xr.DataArray,
+    cluster: pd.DataFrame | None = None,
+    isochrones: pd.DataFrame | None = None,
+) -> tuple[Trends, pd.Series]:
     """The systematic errors of a catalog of giants, from isochrones and from populations.
 
     Nothing is used that a real survey has not: the catalog's own labels, isochrones, and the

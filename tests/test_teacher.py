@@ -30,12 +30,11 @@ def cataloged(stars, trends, seed=1):
     return labels + QUOTED * rng.standard_normal(labels.shape) + wrong
 
 
-@pytest.mark.slow
 def test_trends_that_were_put_in_are_found_within_their_errors(population):
     stars, errors = population
     put_in = Trends.none()
     put_in.values.loc["teff"] = [0.0, 40.0, -30.0, 0.0]
-    put_in.values.loc["logg"] = [0.0, 0.05, 0.0, -0.08]
+    put_in.values.loc["logg"] = [0.0, 0.05, 0.0, -0.15]
     put_in.values.loc["mg_fe", "teff"] = 0.03
     found, clump = calibrate_teacher(cataloged(stars, put_in), errors)
     measured = found.errors.loc[:, ["teff", "clump"]] > 0
@@ -66,12 +65,11 @@ def test_the_slope_of_the_likelihood_is_its_derivative(population):
 def test_the_order_of_stars_changes_no_likelihood(population):
     stars, errors = population
     few = stars.iloc[:80]
-    turned = few.iloc[np.random.default_rng(2).permutation(80)]
-    losses = [
-        _Branches(part, errors.sel(star=part.index.values), np.zeros(80)).loss(np.zeros(75 + 1))
-        for part in (few, turned)
-        if len(part) == 80
-    ]
+    losses = []
+    for order in (np.arange(80), np.random.default_rng(2).permutation(80)):
+        part = few.iloc[order]
+        branches = _Branches(part, errors.sel(star=part.index.values), np.zeros(80))
+        losses.append(branches.loss(np.zeros(len(branches.precision))))
     np.testing.assert_allclose(losses[0][0], losses[1][0])
     np.testing.assert_allclose(losses[0][1], losses[1][1], atol=1e-8)
 

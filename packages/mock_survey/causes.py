@@ -1,6 +1,11 @@
 """What a spectrum would be with some of its flaws only: for telling causes of errors apart."""
 
+from __future__ import annotations
+
+from collections.abc import Collection
+
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.polynomial import chebyshev
 
@@ -21,7 +26,12 @@ SMALL_ERROR = 0.005  # quoted error of a spectrum without noise, in units of the
 NOTHING = 1e9  # errors above this one stand for no value
 
 
-def flawed_spectra(truth, flaws, seed=128, models=None):
+def flawed_spectra(
+    truth: pd.DataFrame,
+    flaws: Collection[str],
+    seed: int = 128,
+    models: dict | None = None,
+) -> xr.Dataset:
     """Raw spectra of stars of the mock survey that have only some of their flaws.
 
     Parameters
