@@ -49,7 +49,7 @@ from scipy.special import logsumexp
 from labtools.cannon import design, design_slopes
 from labtools.spectra import by_star
 
-__all__ = ["TwoViews", "View"]
+__all__ = ["TwoViews", "View", "evaluate"]
 
 MOST = 100  # components of an instrument
 LATENTS = 16  # canonical directions
@@ -58,6 +58,7 @@ BROADER = 0.03  # variance that is added to p(b), as a share of that of the star
 COPIES = 10  # noisy copies of each training star from which labels are learned
 CUBIC = 8  # latents of which labels may depend to the third power
 RIDGES = 10.0 ** np.arange(-4, 7)
+TRIALS = 1024  # pairs from which a temperature is found
 LN_TEMPERATURE = (-0.5, 2.5)  # limits of the logarithm of a temperature
 
 
@@ -95,12 +96,13 @@ class View:
         mean = np.where(good, flux, 0).sum(axis=0) / good.sum(axis=0)
         residual = np.where(good, (flux - mean) / np.sqrt(pixel), 0)
         number, pixels = residual.shape
-        for _ in range(1 if good.all() else 5):
+        # Where pixels are missing, first few components fill them in: more would learn the holes.
+        for limit in [most] if good.all() else [1, 2, 4, 8, 16, 32, 64, most, most]:
             scaled = residual / np.sqrt(star)
             first = max(0, number - most)
             values, vectors = eigh(scaled @ scaled.T, subset_by_index=[first, number - 1])
             edge = 1.05 * (np.sqrt(number) + np.sqrt(pixels)) ** 2
-            p = max(2, np.count_nonzero(values > edge))
+            p = min(limit, max(2, np.count_nonzero(values > edge)))
             values, vectors = values[: -p - 1 : -1], vectors[:, : -p - 1 : -1]
             basis = vectors.T @ scaled / np.sqrt(values[:, None])  # (p, pixel), orthonormal
             fit = residual @ basis.T @ basis
@@ -137,7 +139,7 @@ class View:
         residual = np.where(weight > 0, flux - self.mean, 0)
         normal = _normal_matrices(patterns, weight)
         # A direction that no pixel sees keeps a variance that is large, but finite.
-        noise = np.linalg.inv(normal + 1e-8 * np.eye(len(patterns)))
+        noise = np.linalg.inv(normal + 1e-6 * np.eye(len(patterns)))
         c = (noise @ ((residual * weight) @ patterns.T)[..., None])[..., 0]
         left = (residual - c @ patterns) * np.sqrt(weight)
         return c, noise * _enlargement(left, weight > 0, len(patterns))[:, None, None]
@@ -145,15 +147,15 @@ class View:
 
 def _normal_matrices(patterns, weight):
     """V N^-1 V^T (star, p, p) of patterns V (p, pixel) with weights N^-1 (star, pixel)."""
-    v, w = patterns.astype(np.float32), weight.astype(np.float32)
-    if (w == w[0]).all():  # equal errors: one matrix serves all stars
-        w = w[:1]
-    row, column = np.triu_indices(len(v))
-    normal = np.empty((len(w), len(v), len(v)))
+    stars = len(weight)
+    if (weight == weight[:1]).all():  # equal errors: one matrix serves all stars
+        weight = weight[:1]
+    row, column = np.triu_indices(len(patterns))
+    normal = np.empty((len(weight), len(patterns), len(patterns)))
     for some in _slices(row.size, BLOCK):  # products of two patterns at a time
-        products = w @ (v[row[some]] * v[column[some]]).T
+        products = weight @ (patterns[row[some]] * patterns[column[some]]).T
         normal[:, row[some], column[some]] = normal[:, column[some], row[some]] = products
-    return np.broadcast_to(normal, (len(weight), *normal.shape[1:]))
+    return np.broadcast_to(normal, (stars, *normal.shape[1:]))
 
 
 def _enlargement(left, good, p):
@@ -490,7 +492,7 @@ class TwoViews:
     def _temperature(self, noise, forward):
         """The temperature at which training pairs, with that noise, are most probable."""
         rng = np.random.default_rng([self.seed, 1])
-        some = rng.permutation(len(self.pairs[0]))[: 2 * BLOCK]
+        some = rng.permutation(len(self.pairs[0]))[:TRIALS]
         b, predicted = (part[some] for part in self.pairs)
         b = b + _draw(rng, _positive(noise - self.noise[1]), len(b))
         score = _ln_normal(predicted, self.private, b, noise[None])
@@ -534,6 +536,58 @@ class TwoViews:
         errors = np.sqrt(factor * np.exp(design(z) @ ln_squares))
         values = _terms(z) @ _ridge(terms, y, penalty)
         return center + scale * values, scale * errors
+
+
+def evaluate(
+    model: TwoViews, apogee: xr.Dataset, jwst: xr.Dataset, labels: pd.DataFrame
+) -> pd.DataFrame:
+    """How a model does on stars that both instruments have seen, star by star.
+
+    Parameters
+    ----------
+    model : TwoViews
+        Trained on other stars.
+    apogee, jwst : Dataset
+        Spectra of the same stars, `flux` and `error` (star, wavelength).
+    labels : DataFrame
+        True labels, indexed by star, with the columns of the training labels.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by star. From `apogee` to `jwst`: `found` (the first partner is the star itself),
+        `among_ten` and `probability` of the first; back again: `found_back`, `probability_back`.
+        For each label from `jwst`: `<label>_off`, fitted less true, and `<label>_z`, that over its
+        error.
+
+    Raises
+    ------
+    KeyError
+        If a star has no spectrum on one side, or no label.
+
+    Examples
+    --------
+    >>> apogee, jwst, labels = _made_up()
+    >>> stars = evaluate(TwoViews.train(apogee, jwst, labels), apogee, jwst, labels)
+    >>> list(stars.columns[:3]), bool(stars.found.mean() > 0.5)
+    (['found', 'among_ten', 'probability'], True)
+    """
+    names = pd.Index(apogee.star.values, name="star")
+    jwst = jwst.sel(star=names)
+    there, back = model.find(apogee, jwst), model.find(jwst, apogee)
+    partners = there.drop(columns="probability")
+    table = {
+        "found": there[1] == names,
+        "among_ten": partners.eq(names.to_series(), axis=0).any(axis=1),
+        "probability": there.probability,
+        "found_back": back[1] == names,
+        "probability_back": back.probability,
+    }
+    fitted = model.labels(jwst)
+    for name in model.teachers:
+        table[f"{name}_off"] = fitted[name] - labels.loc[names, name].astype(float)
+        table[f"{name}_z"] = table[f"{name}_off"] / fitted[f"{name}_err"]
+    return pd.DataFrame(table, index=names)
 
 
 def _canonical(a, b, total_a, total_b):

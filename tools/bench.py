@@ -319,6 +319,7 @@ Python {platform.python_version()}, {versions}.
 
 def main(largest=20_000):
     import bench_nets  # it uses the clock of this file
+    import bench_twins
 
     warnings.filterwarnings("ignore", message="(chip|the model extrapolates|PyTensor could not)")
     survey = labtools.open_survey()
@@ -334,7 +335,7 @@ def main(largest=20_000):
     suites = [
         training(model, teach, labels), fitting(model, test), sampling(model, test.isel(star=[0])),
         reading(survey), *(growth(model, number) for number in sizes), memory(model),
-        *(label_growth(model, k) for k in (3, 5, 7, 10)), bench_nets.rows(),
+        *(label_growth(model, k) for k in (3, 5, 7, 10)), bench_nets.rows(), bench_twins.rows(),
         redrawing(survey, model, teach, labels), cells(),
     ]  # fmt: skip
     rows = []
