@@ -7,6 +7,7 @@ predecessors (www.sdss4.org/dr17/irspec/spectra).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -213,11 +214,12 @@ _SCALE = {"CRVAL1", "CDELT1", "CD1_1", "CRPIX1"}
 
 def _log_scale(header: dict) -> tuple[float, float, float]:
     """CRVAL1, CDELT1 and CRPIX1 of a header, once they are those of a log10 scale in Angstrom."""
-    start, reference = header.get("CRVAL1"), header.get("CRPIX1", 1)
+    start: Any = header.get("CRVAL1")
+    reference: Any = header.get("CRPIX1", 1)
     steps = {header[name] for name in ("CDELT1", "CD1_1") if name in header}
     if len(steps) > 1:
         raise ValueError(f"CDELT1 and CD1_1 differ: {sorted(map(str, steps))}")
-    step = steps.pop() if steps else None
+    step: Any = steps.pop() if steps else None
     numbers = (start, step, reference)
     if not all(isinstance(one, float | int) for one in numbers) or not (
         3 < start < 5 and 1e-8 < step < 1e-2 and abs(reference) < MAX_PIXELS

@@ -8,6 +8,7 @@ www.sdss4.org/dr17/irspec/apogee-bitmasks
 from __future__ import annotations
 
 from enum import IntFlag
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,24 +21,20 @@ BITS = pd.read_csv(table("bits.csv"), keep_default_na=False)
 """The named bits of APOGEE's flags: flag, bit, name, meaning in words."""
 
 
-def _flags(name: str) -> type[IntFlag]:
-    """The bits of one flag as an enumeration."""
+def _flags(name: str, meaning: str) -> Any:
+    """The bits of one flag as an enumeration with a docstring."""
     rows = BITS[BITS.flag == name.upper()]
-    return IntFlag(
-        name,
-        {bit: 1 << number for bit, number in zip(rows.name, rows.bit, strict=True)},
-        module=__name__,
-    )
+    bits = {bit: 1 << number for bit, number in zip(rows.name, rows.bit, strict=True)}
+    flags: Any = IntFlag(name, bits, module=__name__)  # type: ignore[misc]
+    flags.__doc__ = meaning
+    return flags
 
 
-PixMask = _flags("PixMask")
-"""APOGEE_PIXMASK: what is wrong with a pixel (`PIXEL_FLAWS` says it in words)."""
-
-StarFlag = _flags("StarFlag")
-"""STARFLAG: what may be wrong with a spectrum."""
-
-AspcapFlag = _flags("AspcapFlag")
-"""ASPCAPFLAG: what may be wrong with the pipeline's labels."""
+PixMask = _flags(
+    "PixMask", "APOGEE_PIXMASK: what is wrong with a pixel (`PIXEL_FLAWS` says it in words)."
+)
+StarFlag = _flags("StarFlag", "STARFLAG: what may be wrong with a spectrum.")
+AspcapFlag = _flags("AspcapFlag", "ASPCAPFLAG: what may be wrong with the pipeline's labels.")
 
 PIXEL_FLAWS = dict(zip(PixMask, BITS.meaning[BITS.flag == "PIXMASK"], strict=True))
 """The bits of APOGEE_PIXMASK in words."""

@@ -143,7 +143,7 @@ def _one_maker(folder: Path, name: str) -> Iterator[None]:
     Where no lock can be had (a folder that cannot be written, a network disk without locks) the
     work goes on without one: the worst that happens is that it is done twice.
     """
-    lock = filelock.FileLock(folder / f".{name}.lock")
+    lock: Any = filelock.FileLock(folder / f".{name}.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()

@@ -8,7 +8,7 @@ import shutil
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from hashlib import sha1, sha256
@@ -24,7 +24,7 @@ from apogee_archive.cache import atomic_write, cached, hash_key, sha256_of
 from apogee_archive.errors import ArchiveError, CacheError, TransferError
 from apogee_archive.http import Request, fetch, gather
 from apogee_archive.settings import setting
-from apogee_archive.survey import Survey
+from apogee_archive.survey import Found, Survey
 
 __all__ = ["SdssSurvey"]
 
@@ -130,9 +130,7 @@ class SdssSurvey(Survey):
 
     # ------------------------------------------------ spectra
 
-    def _download(
-        self, rows: pd.DataFrame, storage: str
-    ) -> Iterator[tuple[str, xr.Dataset | Exception]]:
+    def _download(self, rows: pd.DataFrame, storage: str) -> Found:
         places, faults = self._places(rows)
         yield from faults.items()
         if not places:

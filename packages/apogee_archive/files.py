@@ -232,7 +232,7 @@ def pack(spectrum: xr.Dataset, path: Path) -> Path:
         # Bytes stored by significance, (4, pixel): zlib packs those of exponents.
         planes[name] = np.ascontiguousarray(image.view("u1").reshape(-1, 4).T)
     with atomic_write(path) as part, open(part, "wb") as file:
-        np.savez_compressed(file, star=spectrum.star.values, **planes)
+        np.savez_compressed(file, star=spectrum.star.values, **planes)  # type: ignore[arg-type]
     return path
 
 

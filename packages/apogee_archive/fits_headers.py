@@ -53,7 +53,8 @@ def fits_headers(content: bytes | mmap.mmap) -> list[tuple[dict, int]]:
     >>> header["NAXIS1"], start
     (3, 2880)
     """
-    found, end = [], 0
+    found: list[tuple[dict, int]] = []
+    end = 0
     while end < len(content) or not found:
         header, start = _header(content, end)
         found.append((header, start))

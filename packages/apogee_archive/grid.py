@@ -21,9 +21,8 @@ LOG_START, LOG_STEP = 4.179, 6e-6
 
 # Multiplied in decimals: floating-point powers differ in their last bit between processors, and
 # keys of the cache depend on every bit.
-WAVELENGTH = np.cumprod(
-    [Decimal(10) ** Decimal(str(LOG_START))] + 8574 * [Decimal(10) ** Decimal("6e-6")]
-).astype(float)
+_FACTORS = [Decimal(10) ** Decimal(str(LOG_START))] + 8574 * [Decimal(10) ** Decimal("6e-6")]
+WAVELENGTH = np.cumprod(np.array(_FACTORS, object)).astype(float)
 """Wavelength of the 8575 pixels of every apStar spectrum, Angstrom, vacuum, rest frame."""
 
 GRID = np.r_[322:3242, 3648:6048, 6412:8306]

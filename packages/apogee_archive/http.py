@@ -178,7 +178,8 @@ async def _work(
                 asyncio.create_task(session.work(todo, put))
                 for _ in range(min(CONNECTIONS, len(requests)))
             }
-            done, pending = set(), workers
+            done: set[asyncio.Task] = set()
+            pending = workers
             while pending and not stop.is_set() and not any(task.exception() for task in done):
                 done, pending = await asyncio.wait(
                     pending, timeout=0.05, return_when=asyncio.FIRST_EXCEPTION

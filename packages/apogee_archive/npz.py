@@ -31,7 +31,7 @@ def pack(**arrays: np.ndarray) -> bytes:
         if np.asarray(array).dtype == object:
             raise ValueError(f"the array {name} holds objects, neither numbers nor text")
     file = io.BytesIO()
-    np.savez(file, **arrays)
+    np.savez(file, **arrays)  # type: ignore[arg-type]
     return file.getvalue()
 
 

@@ -138,7 +138,7 @@ def _word(step: tuple) -> str:
 
 
 def _item(kind: str, value: object) -> str | bytes | None:
-    if kind == "value" and type(value) in (str, bytes):
+    if kind == "value" and isinstance(value, str | bytes):
         return value
     if kind == "value" and (value is None or value != value):  # NaN is not equal to itself
         return None

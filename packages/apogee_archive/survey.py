@@ -12,7 +12,7 @@ import contextlib
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +37,9 @@ MAX_FRACTION_LATER, MAX_NUMBER_LATER = 0.1, 8
 LISTED = 40  # stars that a warning names
 DUPLICATE = 4  # bit of EXTRATARG: another entry of the star is the main one
 WHERE = ["telescope", "field", "file", "nvisits"]
+
+Found = Generator[tuple[str, xr.Dataset | Exception], None, None]
+"""Stars one after the other, each with its spectrum or with why there is none."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,9 +104,7 @@ class Survey(abc.ABC):
         """File name -> SHA-1 of the files in a folder, as far as they are listed."""
         return read_sha1sums(folder)
 
-    def _download(
-        self, rows: pd.DataFrame, storage: str
-    ) -> Iterator[tuple[str, xr.Dataset | Exception]]:
+    def _download(self, rows: pd.DataFrame, storage: str) -> Found:
         """Bring the files of stars that are absent or damaged: each star, and its spectrum.
 
         An exception in the place of the spectrum says why there is none.
@@ -192,7 +193,9 @@ class Survey(abc.ABC):
         """
         rows = self._rows(ids)
         absent = [not self._local_paths(row) for row in rows.to_dict("records")]
-        faults = dict.fromkeys(rows.index[absent], ValueError("no such file"))
+        faults: dict[str, Exception] = {
+            star: ValueError("no such file") for star in rows.index[absent]
+        }
         with contextlib.closing(self._download(rows[absent], _storage(storage))) as arriving:
             for star, found in arriving:
                 if isinstance(found, Exception):
@@ -295,9 +298,7 @@ class Survey(abc.ABC):
             attrs={"units": "1e-17 erg/s/cm2/Angstrom", "source": self.title},
         )
 
-    def _stars(
-        self, rows: pd.DataFrame, storage: str, faults: dict[str, Exception]
-    ) -> Iterator[tuple[str, xr.Dataset | Exception]]:
+    def _stars(self, rows: pd.DataFrame, storage: str, faults: dict[str, Exception]) -> Found:
         """Each star and its spectrum, or why there is none; once more if it could be fetched."""
         checksums, absent = lru_cache(self._checksums), []
         for star, row in zip(rows.index, rows.to_dict("records"), strict=True):
