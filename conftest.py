@@ -21,9 +21,6 @@ def pytest_configure():
     for name in [name for name in os.environ if name.startswith("LAB_")]:
         if name not in ("LAB_DATA", "LAB_DATA_SHARED", "LAB_SHARED", "LAB_FUZZ"):
             del os.environ[name]
-    os.environ["LAB_BATCH_STARS"] = (
-        "10000"  # the other ninety thousand stars of 09 take minutes and are no other ones
-    )
     os.environ["IPYTHONDIR"] = os.path.join(
         tempfile.gettempdir(), f"lab-ipython-{os.getpid()}"
     )  # no shared history

@@ -68,6 +68,9 @@ def _header(name: str, star: pd.Series, mask: np.ndarray) -> fits.Header:
     # limits.
     lit = [np.flatnonzero(mask[0, a - 45 : b + 12] & 1 == 0)[[0, -1]] + a - 45 for a, b in CHIPS]
     cards = [
+        ("SIMPLE", True, "conforms to FITS standard"),
+        ("BITPIX", 8, "array data type"),
+        ("NAXIS", 0, "number of array dimensions"),
         ("OBJID", name, "star"),
         ("SURVEY", "simulated", "not an observation"),
         ("TELESCOP", TELESCOPE),
@@ -128,7 +131,7 @@ def _write_apstar(path: Path, name: str, star: pd.Series, images: tuple[np.ndarr
     for start, image, kind in zip(starts, images, (">f4", ">f4", ">i4"), strict=True):
         data = image.astype(kind).tobytes()
         content[start : start + len(data)] = data
-    header = fits.PrimaryHDU(header=_header(name, star, images[2])).header
+    header = _header(name, star, images[2])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(header.tostring().encode("ascii") + content[BLOCK:])
 
