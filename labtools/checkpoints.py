@@ -243,6 +243,8 @@ def _font_with_most(letters: frozenset[str]) -> tuple[str, str] | None:
     """Path and family of the installed font that has most of these letters; None if none has any."""
     best, found = 0, None
     for font in font_manager.fontManager.ttflist:
+        if "last" in font.name.lower() and "resort" in font.name.lower():
+            continue  # this font draws a box for every letter there is
         try:
             covered = len(letters) - len(_without_glyph(letters, [font.fname]))
         except (OSError, RuntimeError):  # a font that is gone, or that cannot be read
@@ -284,22 +286,24 @@ def _add_page(
     above = "\n".join(textwrap.fill(line, letters) for line in heading)
     below = textwrap.fill(caption, letters)
     style = STYLE | {"fontfamily": families}
+    # A legend of the whole figure follows the edge of the page, which the lines of text move.
+    # Anchored in the coordinates of the figure, and with the layout held as it was measured, it
+    # stays in its place.
+    legends = [one for one in figure.legends if one.get_bbox_to_anchor() is figure.bbox]
+    for legend in legends:
+        legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
+    layout = figure.get_layout_engine()
+    figure.set_layout_engine("none")
     lines = [
         figure.text(drawn.x0 / width, (drawn.y1 + MARGIN) / height, above, va="bottom", **style),
         figure.text(drawn.x0 / width, (drawn.y0 - MARGIN) / height, below, va="top", **style),
     ]
-    # The lines make the page larger than the figure. A legend of the figure that hangs on the page
-    # would move onto the caption, and the layout would then close the gap that it left.
-    layout = figure.get_layout_engine()
-    figure.set_layout_engine("none")
-    for legend in figure.legends:
-        legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
     try:
         pdf.savefig(figure, bbox_inches="tight", pad_inches=MARGIN, dpi=200)
     finally:
         for line in lines:
             line.remove()
-        for legend in figure.legends:
+        for legend in legends:
             legend.set_bbox_to_anchor(None)
         figure.set_layout_engine(layout)
 

@@ -25,9 +25,14 @@ import pytensor.tensor as pt
 import xarray as xr
 from pymc.step_methods.hmc.quadpotential import QuadPotentialFull
 
-from labtools.cannon import Cannon
-from labtools.labelspace import some
-from labtools.quadratic import departure, design, monomials, slope_and_curvature
+from labtools.cannon import (
+    Cannon,
+    centered_design,
+    design,
+    format_names,
+    monomials,
+    slope_and_curvature,
+)
 from labtools.spectra import by_star
 
 __all__ = ["build_model", "diagnose", "flat_priors", "labels_of", "sample", "sample_stars"]
@@ -64,7 +69,7 @@ def flat_priors(cannon: Cannon) -> pd.DataFrame:
              low    high
     teff  4000.0  5200.0
     """
-    y = cannon.unscaled(cannon.examples)  # (training stars, K)
+    y = cannon.unscaled(cannon.training_labels)  # (training stars, K)
     low, high = y.min(axis=0), y.max(axis=0)
     margin = PRIOR_MARGIN * (high - low)
     return pd.DataFrame({"low": low - margin, "high": high + margin}, index=list(cannon.labels))
@@ -412,7 +417,7 @@ def sample_stars(
             y[n] = rng.choice(labels, draws, p=weight / weight.sum())
     failed = usable & (efficiency <= MIN_EFFICIENCY)
     if failed.any():
-        stars = some(spectra.star.values[failed])
+        stars = format_names(spectra.star.values[failed])
         message = f"importance resampling fails for {stars}: use NUTS, or wider priors"
         warnings.warn(message, stacklevel=2)
     coords = {
@@ -426,13 +431,15 @@ def sample_stars(
 def _propose(
     x0: np.ndarray, a: np.ndarray, r: np.ndarray, degree: int, number: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scaled labels (number, K) from a multivariate t at the mode, and their log density + constant.
+    """Scaled labels (number, K) from a multivariate t at the mode, and their log density.
+
+    The density is known up to a constant.
 
     Its width is the curvature of ln L at x0 (K,), or that of Gauss and Newton where the true one
     is not positive definite. A is (T, T) and r (T,), as from `Cannon.likelihood` for one star.
     """
     # `slope_and_curvature` wants the quadratic form about the mean star instead of about x0.
-    b = r + a @ departure(x0, degree)
+    b = r + a @ centered_design(x0, degree)
     _, gauss_newton, rest = slope_and_curvature(a[None], b[None], x0[None], degree)
     curvature = gauss_newton[0] + rest[0]
     if np.linalg.eigvalsh(curvature)[0] <= 0:
