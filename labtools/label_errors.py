@@ -215,4 +215,4 @@ def _maximize(model, spectra, x, covariance, chunk=400, turns=8):
         theta[part][used], s2[part][used] = best[used], size[used]
     if not np.isfinite(theta).all():
         warnings.warn("some pixels could not be trained with uncertain labels", stacklevel=3)
-    return dataclasses.replace(model, theta=theta, s2=s2, examples=x)
+    return dataclasses.replace(model, theta=theta, s2=s2, training_labels=x)

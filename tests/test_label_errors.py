@@ -70,7 +70,7 @@ def test_exact_labels_give_the_plain_model():
     _, spectra, labels, _, errors = taught(stars=200)
     plain = Cannon.train(spectra, labels)
     model, _, _ = train_with_label_errors(spectra, labels, errors * 1e-4, rounds=3)
-    v = design(plain.examples)
+    v = design(plain.training_labels)
     np.testing.assert_allclose(v @ model.theta.T, v @ plain.theta.T, atol=2e-3)
     good = np.isfinite(plain.s2)
     assert np.corrcoef(model.s2[good], plain.s2[good])[0, 1] > 0.99
