@@ -342,39 +342,18 @@ class TwoViews:
         """
         ours, theirs = self._view(queries), self._view(candidates)
         queries, candidates = by_star(queries), by_star(candidates)
-        number, asked = candidates.sizes["star"], queries.sizes["star"]
+        number = candidates.sizes["star"]
         if ours == theirs:
             raise ValueError("queries and candidates are of one instrument: give a set of each")
         if not number or k < 1:
             raise ValueError(f"{k} of {number} candidates are asked for: ask for one at least")
         query = self._evidence(ours, queries, modes)
         candidate = self._evidence(theirs, candidates)
-        _, noise = candidate if ours == 0 else query
-        temperature = self._temperature(noise.mean(axis=0), forward=ours == 0)
-        # ln p(b) of candidates as strangers; stars of the reference are all alike as candidates.
-        stranger = self._ln_marginal(*candidate) if ours == 0 else np.zeros(number)
         k = min(k, number)
-        best, place = np.full((asked, k), -np.inf), np.zeros((asked, k), int)
-        total = np.full(asked, -np.inf)
-        for some in _blocks_of_alike(query[1], BLOCK):
-            star = [part[some] for part in query]
-            for others in _blocks_of_alike(candidate[1], 4 * BLOCK):
-                other = [part[others] for part in candidate]
-                if ours == 0:
-                    score = self._ln_conditional(*star, *other)
-                else:
-                    score = self._ln_conditional(*other, *star).T
-                score = (score - stranger[others]) / temperature
-                total[some] = np.logaddexp(total[some], logsumexp(score, axis=1))
-                score = np.hstack([best[some], score])
-                where = np.hstack([place[some], np.tile(others, (len(some), 1))])
-                kept = np.argpartition(-score, k - 1, axis=1)[:, :k]
-                best[some] = np.take_along_axis(score, kept, axis=1)
-                place[some] = np.take_along_axis(where, kept, axis=1)
-        order = np.argsort(-best, axis=1, kind="stable")
-        names = candidates.star.values[np.take_along_axis(place, order, axis=1)]
-        found = pd.DataFrame(names, pd.Index(queries.star.values, name="star"), range(1, k + 1))
-        return found.assign(probability=np.exp(best.max(axis=1) - total))
+        place, probability = self._partners(ours, query, candidate, k)
+        index = pd.Index(queries.star.values, name="star")
+        found = pd.DataFrame(candidates.star.values[place], index, range(1, k + 1))
+        return found.assign(probability=probability)
 
     def labels(self, spectra: xr.Dataset, modes: xr.DataArray | None = None) -> pd.DataFrame:
         """Labels of spectra of either instrument, learned from the labels of the reference alone.
@@ -407,13 +386,8 @@ class TwoViews:
         True
         """
         view, spectra = self._view(spectra), by_star(spectra)
-        c, noise = self.views[view].coordinates(spectra, modes)
-        z, _ = self._latents(view, c, noise)
-        names = list(self.teachers)
-        values, errors = np.empty((2, len(c), len(names)))
-        for some in _groups_of_alike(noise):
-            values[some], errors[some] = self._head(view, noise[some].mean(axis=0), z[some])
-        columns = [*names, *(f"{name}_err" for name in names)]
+        values, errors = self._fitted(view, *self.views[view].coordinates(spectra, modes))
+        columns = [*self.teachers, *(f"{name}_err" for name in self.teachers)]
         index = pd.Index(spectra.star.values, name="star")
         return pd.DataFrame(np.hstack([values, errors]), index, columns)
 
@@ -469,6 +443,35 @@ class TwoViews:
         c, noise = self.views[view].coordinates(spectra, modes)
         return self._latents(view, c, noise) if view == 0 else (c, noise)
 
+    def _partners(self, ours, query, candidate, k):
+        """Numbers of the k best candidates (query, k), best first, and the probability of the best.
+
+        `query` and `candidate` are the `_evidence` of both sides, `ours` is the view of the first.
+        """
+        _, noise = candidate if ours == 0 else query
+        temperature = self._temperature(noise.mean(axis=0), forward=ours == 0)
+        # ln p(b) of candidates as strangers; stars of the reference are all alike as candidates.
+        stranger = self._ln_marginal(*candidate) if ours == 0 else np.zeros(len(candidate[0]))
+        best = np.full((len(query[0]), k), -np.inf)
+        place, total = np.zeros(best.shape, int), np.full(len(best), -np.inf)
+        for some in _blocks_of_alike(query[1], BLOCK):
+            star = [part[some] for part in query]
+            for others in _blocks_of_alike(candidate[1], 4 * BLOCK):
+                other = [part[others] for part in candidate]
+                if ours == 0:
+                    score = self._ln_conditional(*star, *other)
+                else:
+                    score = self._ln_conditional(*other, *star).T
+                score = (score - stranger[others]) / temperature
+                total[some] = np.logaddexp(total[some], logsumexp(score, axis=1))
+                score = np.hstack([best[some], score])
+                where = np.hstack([place[some], np.tile(others, (len(some), 1))])
+                kept = np.argpartition(-score, k - 1, axis=1)[:, :k]
+                best[some] = np.take_along_axis(score, kept, axis=1)
+                place[some] = np.take_along_axis(where, kept, axis=1)
+        order = np.argsort(-best, axis=1, kind="stable")
+        return np.take_along_axis(place, order, axis=1), np.exp(best.max(axis=1) - total)
+
     def _ln_conditional(self, z, spread, b, noise):
         """ln p(b | a) (star a, star b); stars a share what noise adds, the mean of J dP J^T.
 
@@ -508,6 +511,14 @@ class TwoViews:
             return np.mean(logsumexp(scaled, axis=1) - scaled.diagonal())
 
         return np.exp(minimize_scalar(loss, bounds=LN_TEMPERATURE, options={"xatol": 0.02}).x)
+
+    def _fitted(self, view, c, noise):
+        """Labels and errors (star, label) of coordinates c (star, p) with noise (star, p, p)."""
+        z, _ = self._latents(view, c, noise)
+        values, errors = np.empty((2, len(c), self.teachers.shape[1]))
+        for some in _groups_of_alike(noise):
+            values[some], errors[some] = self._head(view, noise[some].mean(axis=0), z[some])
+        return values, errors
 
     def _head(self, view, noise, z):
         """Labels and errors (star, label) at z (star, K), learned from stars with that noise."""
@@ -564,6 +575,8 @@ def evaluate(
     ------
     KeyError
         If a star has no spectrum on one side, or no label.
+    ValueError
+        If the first set is not of the model's reference, or the second not of the other instrument.
 
     Examples
     --------
@@ -572,21 +585,26 @@ def evaluate(
     >>> list(stars.columns[:3]), bool(stars.found.mean() > 0.5)
     (['found', 'among_ten', 'probability'], True)
     """
+    if model._view(apogee) != 0 or model._view(jwst) != 1:
+        raise ValueError("give the spectra of the model's reference first, then the others")
     names = pd.Index(apogee.star.values, name="star")
-    jwst = jwst.sel(star=names)
-    there, back = model.find(apogee, jwst), model.find(jwst, apogee)
-    partners = there.drop(columns="probability")
+    b, noise = model.views[1].coordinates(jwst.sel(star=names))
+    z, spread = model._latents(0, *model.views[0].coordinates(apogee))
+    own, k = np.arange(len(names)), min(10, len(names))
+    there, probability = model._partners(0, (z, spread), (b, noise), k)
+    back, probability_back = model._partners(1, (b, noise), (z, spread), 1)
     table = {
-        "found": there[1] == names,
-        "among_ten": partners.eq(names.to_series(), axis=0).any(axis=1),
-        "probability": there.probability,
-        "found_back": back[1] == names,
-        "probability_back": back.probability,
+        "found": there[:, 0] == own,
+        "among_ten": (there == own[:, None]).any(axis=1),
+        "probability": probability,
+        "found_back": back[:, 0] == own,
+        "probability_back": probability_back,
     }
-    fitted = model.labels(jwst)
-    for name in model.teachers:
-        table[f"{name}_off"] = fitted[name] - labels.loc[names, name].astype(float)
-        table[f"{name}_z"] = table[f"{name}_off"] / fitted[f"{name}_err"]
+    values, errors = model._fitted(1, b, noise)
+    off = values - labels.loc[names, list(model.teachers)].to_numpy(float)
+    for number, name in enumerate(model.teachers):
+        table[f"{name}_off"] = off[:, number]
+        table[f"{name}_z"] = off[:, number] / errors[:, number]
     return pd.DataFrame(table, index=names)
 
 
