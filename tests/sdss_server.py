@@ -48,12 +48,14 @@ def no_fault(path, number):
 
 
 def bad_day(seed, failing=0.3, cut=0.1):
-    """A fault in a share `failing` of all requests, and a body cut in a share `cut`, by a seed."""
-    generator, lock = random.Random(seed), threading.Lock()
+    """A fault in a share `failing` of all requests, and a body cut in a share `cut`.
+
+    Drawn from the seed, the path and the number of its request: whichever connection is first.
+    """
 
     def fault(path, number):
-        with lock:
-            draw, kind = generator.random(), generator.choice(FAULTS)
+        generator = random.Random(f"{seed} {path} {number}")
+        draw, kind = generator.random(), generator.choice(FAULTS)
         return kind if draw < failing else "cut" if draw < failing + cut else None
 
     return fault
