@@ -70,13 +70,16 @@ def test_another_size_is_refused(stars):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Folder of data with a survey of 60 giants."""
-    root = tmp_path_factory.mktemp("small")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("LAB_STARS", "60")
-        assert open_survey("simulated", root).folder.is_dir()
-        yield root
+def small_root(tmp_path_factory):
+    return tmp_path_factory.mktemp("small")
+
+
+@pytest.fixture
+def small(small_root, monkeypatch):
+    """Folder of data with a survey of 60 giants, which is written once."""
+    monkeypatch.setenv("LAB_STARS", "60")
+    assert open_survey("simulated", small_root).folder.is_dir()
+    return small_root
 
 
 def flip(path, byte):
