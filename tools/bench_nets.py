@@ -77,7 +77,7 @@ def levers(flux, targets):
 
 
 def early_stop(epochs=20, stop=8):
-    """What the epochs after those of 07_starnet would bring, on the JWST pair."""
+    """What the epochs after the first `stop` bring, on the JWST pair."""
     pair = open_pair()
     names, _ = match(pair.catalog, pair.labels)
     labels = pair.labels.loc[names, ["teff", "logg", "fe_h"]]
