@@ -60,7 +60,7 @@ def student_name() -> str:
 
 
 def _file_stem(name: str) -> str:
-    """A name as a safe part of a file name: letters, digits, marks and hyphens, at most 150 bytes."""
+    """A name as a safe part of a file name, at most 150 bytes of letters, digits and hyphens."""
     kept = re.sub("['.\N{RIGHT SINGLE QUOTATION MARK}]", "", name)
     # Unicode categories: L letters, M marks such as accents, N digits.
     safe = "".join(c if c == "-" or unicodedata.category(c)[0] in "LMN" else " " for c in kept)
@@ -240,7 +240,7 @@ def _without_glyph(letters: Iterable[str], fonts: list[str]) -> set[str]:
 
 @lru_cache
 def _font_with_most(letters: frozenset[str]) -> tuple[str, str] | None:
-    """Path and family of the installed font that has most of these letters; None if none has any."""
+    """Path and family of the installed font that has most of these letters, if one has any."""
     best, found = 0, None
     for font in font_manager.fontManager.ttflist:
         if "last" in font.name.lower() and "resort" in font.name.lower():

@@ -155,7 +155,7 @@ def best_isochrone(
     feh : float
         Initial [Fe/H] in dex.
     folder : path, optional
-        Where one's own files (`*.iso`, `*.iso.cmd`) are; by default `cache/mist` in the data folder.
+        Where one's own files (`*.iso`, `*.iso.cmd`) are, by default `cache/mist` in the data.
     alpha_fe : float, optional
         [α/Fe] in dex that the models must have. By default scaled-solar models ([α/Fe] = 0) are
         preferred; if only α-enhanced files of one's own cover this age and [Fe/H], the first of

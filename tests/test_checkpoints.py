@@ -195,8 +195,9 @@ def test_letters_that_the_usual_font_lacks_come_from_another(figures, tmp_path, 
     monkeypatch.setitem(mpl.rcParams, "font.family", ["cmr10"])
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Glyph|no installed font")
-        path = write_checkpoint(1, {"A star before and after": figures["A star before and after"]},
-                                SURVEY, tmp_path)
+        path = write_checkpoint(
+            1, {"A star before and after": figures["A star before and after"]}, SURVEY, tmp_path
+        )
     assert "Σοφία Ж" in text_of(path)[0]
 
 

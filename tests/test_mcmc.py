@@ -52,7 +52,9 @@ def test_log_likelihood_is_that_of_all_pixels(pixels, degree, reciprocal):
 def synthetic_modes(cannon, number=3):
     rng = np.random.default_rng(3)
     shapes = 0.02 * rng.standard_normal((number, len(cannon.wavelength)))
-    return xr.DataArray(shapes, coords={"wavelength": cannon.wavelength}, dims=("mode", "wavelength"))
+    return xr.DataArray(
+        shapes, coords={"wavelength": cannon.wavelength}, dims=("mode", "wavelength")
+    )
 
 
 def test_modes_add_patterns_to_the_flux():
@@ -135,7 +137,11 @@ def test_chains_start_far_apart(chains):
     """Hundreds of standard deviations, so that r-hat sees a second minimum if there is one."""
     few = sample(
         build_model(chains.cannon, chains.spectra),
-        draws=5, tune=30, discard_tuned_samples=False, compute_convergence_checks=False, **QUIET,
+        draws=5,
+        tune=30,
+        discard_tuned_samples=False,
+        compute_convergence_checks=False,
+        **QUIET,
     )
     first = few["warmup_posterior"].isel(draw=0)
     sd = diagnose(chains.idata)["sd"]
