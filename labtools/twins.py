@@ -466,11 +466,10 @@ class TwoViews:
                 total[some] = np.logaddexp(total[some], logsumexp(score, axis=1))
                 score = np.hstack([best[some], score])
                 where = np.hstack([place[some], np.tile(others, (len(some), 1))])
-                kept = np.argpartition(-score, k - 1, axis=1)[:, :k]
+                kept = np.argsort(-score, axis=1, kind="stable")[:, :k]
                 best[some] = np.take_along_axis(score, kept, axis=1)
                 place[some] = np.take_along_axis(where, kept, axis=1)
-        order = np.argsort(-best, axis=1, kind="stable")
-        return np.take_along_axis(place, order, axis=1), np.exp(best.max(axis=1) - total)
+        return place, np.exp(best[:, 0] - total)
 
     def _ln_conditional(self, z, spread, b, noise):
         """ln p(b | a) (star a, star b); stars a share what noise adds, the mean of J dP J^T.
