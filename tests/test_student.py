@@ -69,6 +69,21 @@ def test_signatures_stay_and_bodies_go():
     ast.parse(function)
 
 
+def test_each_of_two_functions_keeps_a_body():
+    notebook = made_up()
+    notebook.cells[1].source = """### BEGIN SOLUTION
+def one(x):
+    return x + 1
+
+
+def two(x):
+    return x + 2
+### END SOLUTION"""
+    task = student_version(notebook, "01_x").cells[1].source
+    ast.parse(task)
+    assert task.count("your turn") == 2
+
+
 def test_answers_go_and_ids_do_not_depend_on_prose():
     notebook = made_up()
     plain = [
@@ -118,7 +133,6 @@ def test_no_solution_is_left(pair):
 
 
 def test_prose_and_checks_stay(pair):
-    notebook, student = pair
     headings = re.compile(r"^#+ .*", re.M)
     texts = [
         "\n".join(cell.source for cell in one.cells if cell.cell_type == "markdown") for one in pair

@@ -166,8 +166,9 @@ def _stub(solution, later):
         else:
             stored = (n for n in ast.walk(node) if isinstance(n, ast.Name))
             names = [n.id for n in stored if isinstance(n.ctx, ast.Store) and n.id in wanted]
-            lines += [f"{name} = {PLACEHOLDER}" for name in dict.fromkeys(names)]
-    return "\n".join(dict.fromkeys(lines)) or PLACEHOLDER
+            tasks = (f"{name} = {PLACEHOLDER}" for name in dict.fromkeys(names))
+            lines += [task for task in tasks if task not in lines]
+    return "\n".join(lines) or PLACEHOLDER
 
 
 def _signature(node):
