@@ -337,6 +337,7 @@ def test_only_superseded_versions_of_ours_are_listed(tmp_path):
         (9, f"cache/normalized-simulated-{KEY}.nc"),  # as version 0.2 named them
         (9, f"cache/cannon-simulated-{KEY}.npz"),
         (2, "dr17/sas/unfinished-0123456789ab/"),
+        (2, "cache/.normalized-simulated-1900-seed128-degree2-0123456789abcdef.lock"),
     ]
     kept = [
         (1, "simulated/1900-seed128-v14.2fc1bd66/"),

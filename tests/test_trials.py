@@ -16,6 +16,7 @@ import pytest
 from astropy.io import fits
 
 from apogee_archive.apstar import read_apstar
+from apogee_archive.aspcapstar import read_aspcapstar
 from apogee_archive.errors import ArchiveError, CorruptFileError, TransferError
 from apogee_archive.files import check_star
 from apogee_archive.hdf5_frames import read_frame
@@ -126,6 +127,15 @@ def test_a_shifted_spectrum_of_full_length_is_not_one_of_the_survey(tmp_path):
 def test_contradictory_scales_are_refused_and_none_is_guessed(tmp_path, primary, image):
     with pytest.raises(CorruptFileError, match=r"CRVAL1|CDELT1|CTYPE1"):
         read_apstar(write(tmp_path / "odd.fits", primary, image))
+
+
+def test_a_normalized_spectrum_of_the_pipeline_is_on_the_grid_or_refused(tmp_path):
+    """Another reader, the same keywords."""
+    path = write(tmp_path / "right.fits", image=SCALE | {"CRPIX1": 1}, pixels=WAVELENGTH.size)
+    assert read_aspcapstar(path)[0].shape == WAVELENGTH.shape
+    path = write(tmp_path / "shift.fits", image=SCALE | {"CRPIX1": 2}, pixels=WAVELENGTH.size)
+    with pytest.raises(CorruptFileError, match="not on the wavelengths"):
+        read_aspcapstar(path)
 
 
 # ---------------------------------------------------------------- files of other Pythons

@@ -515,7 +515,7 @@ _FILE = re.compile(r"(?P<thing>(?:normalized|cannon)-.*)-[0-9a-f]{16}\.[0-9a-f]{
 _EARLIER = re.compile(
     r"normalized-.*\.[0-9a-f]{16}\.nc|(?:normalized|cannon)-[a-z0-9]+-[0-9a-f]{16}\.[0-9a-f]{16}\.npz"
 )
-_LEFTOVER = re.compile(rf"{UNFINISHED}[0-9a-f]{{12}}")
+_LEFTOVER = re.compile(rf"{UNFINISHED}[0-9a-f]{{12}}|\..*-[0-9a-f]{{8,16}}\.lock")
 
 
 def find_superseded(root: str | Path) -> list[Path]:
@@ -556,7 +556,7 @@ def find_superseded(root: str | Path) -> list[Path]:
             versions[path.parent, found["thing"]].append(path)
     for same in versions.values():
         old += sorted(same, key=_modified)[:-1]
-    for path in root.glob(f"**/{UNFINISHED}*"):
+    for path in [*root.glob(f"**/{UNFINISHED}*"), *root.glob("*/.*.lock")]:
         if _LEFTOVER.fullmatch(path.name) and time.time() - _modified(path) > DAY:
             old.append(path)
     return sorted(old)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
-from astropy.io import fits
 from scipy.ndimage import gaussian_filter1d
 from tqdm.auto import tqdm
 
 from apogee_archive import jwst_pair as real
+from apogee_archive.aspcapstar import read_aspcapstar
 from apogee_archive.cache import hash_key, sha256_of, verify_manifest, write_manifest
 from apogee_archive.grid import WAVELENGTH
 from apogee_archive.settings import int_setting
@@ -332,7 +332,9 @@ def apogee_spectra(
         for star in rows.apogee_id
     ]
     if all(found):
-        flux, error = map(np.array, zip(*(_read_aspcap(paths[0]) for paths in found), strict=True))
+        flux, error = map(
+            np.array, zip(*(read_aspcapstar(paths[0]) for paths in found), strict=True)
+        )
         source = "APOGEE DR17"
     else:
         flux, source = synthesize(rows).values.astype(float), "simulated APOGEE spectra"
@@ -347,15 +349,3 @@ def apogee_spectra(
     return xr.Dataset(
         {"flux": (axes, flux), "error": (axes, error)}, coords=coords, attrs={"source": source}
     )
-
-
-def _read_aspcap(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Normalized flux and its error of an aspcapStar file of DR17 (extensions 1 and 2), 8575 pixels
-    each."""
-    with fits.open(path) as hdus:
-        flux, error = (np.asarray(hdus[number].data, float).ravel() for number in (1, 2))
-    if not flux.size == error.size == WAVELENGTH.size:
-        raise ValueError(
-            f"{path.name} has {flux.size} pixels, not {WAVELENGTH.size}: is it an aspcapStar file?"
-        )
-    return flux, error
