@@ -25,7 +25,7 @@ from apogee_archive.apstar import read_apstar
 from lab_course.interactive import explore_spectrum
 from labtools import LABELS, Cannon, normalize
 from labtools.cannon import design, design_slopes
-from labtools.mcmc import build_model, diagnose, sample
+from labtools.mcmc import build_model, diagnose, sample, sample_stars
 from mock_survey.synthesis import read_lines
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,44 +149,14 @@ def fitting(model, test):
         )
 
 
-def all_pixels(model, one):
-    """The posterior of a star without the quadratic form."""
-    import pymc as pm
-    import pytensor.tensor as pt
-
-    good = np.isfinite(one.error.values[0]) & np.isfinite(model.s2)
-    sigma, (i, j) = (
-        np.sqrt(one.error.values[0, good].astype(float) ** 2 + model.s2[good]),
-        np.triu_indices(5),
-    )
-    bounds, start = labtools.mcmc.flat_priors(model), model.fit(one).iloc[0]
-    with pm.Model() as full:
-        y = [
-            pm.Uniform(name, low, high, initval=start[name])
-            for name, low, high in bounds.itertuples()
-        ]
-        x = (pt.stack(y) - model.offset) / model.scale
-        flux = pt.dot(model.theta[good], pt.concatenate([pt.ones(1), x, x[i] * x[j]]))
-        pm.Normal("flux", flux, sigma, observed=one.flux.values[0, good])
-    return full
-
-
 def sampling(model, one):
-    forms = {"small form": build_model(model, one), "all pixels": all_pixels(model, one)}
-    calls, seconds = {}, {}
-    for name, form in forms.items():
-        with form:
-            value, at = form.logp_dlogp_function(ravel_inputs=True), form.initial_point()
-        value.set_extra_values({})
-        flat = np.concatenate([np.ravel(at[v.name]) for v in form.value_vars])
-        calls[name] = timed(lambda f=value, p=flat: [f(p) for _ in range(20)]) / 20
-        start = time.perf_counter()
-        draws = sample(form, draws=250, tune=250, chains=2, cores=1, progressbar=False, quiet=True)
-        seconds[name] = 1000 * (time.perf_counter() - start) / diagnose(draws).ess_bulk.min()
-    small, large = calls.values()
-    yield "one likelihood with gradient, all pixels / small form (goal 50)", f"{large / small:.0f}"
-    for name, value in seconds.items():
-        yield f"1,000 effective draws by NUTS, {name}", f"{value:.0f} s"
+    start = time.process_time()
+    draws = sample(build_model(model, one), progressbar=False, quiet=True)
+    seconds = time.process_time() - start
+    yield "a posterior by NUTS, processor time", f"{seconds:.1f} s"
+    yield "1,000 effective draws by NUTS", f"{1000 * seconds / diagnose(draws).ess_bulk.min():.1f} s"
+    importance = timed(lambda: sample_stars(model, one), 1)
+    yield "1,000 draws by importance resampling", f"{1000 * importance:.0f} ms"
 
 
 def reading(survey, number=60):
