@@ -40,7 +40,8 @@ __all__ = [
     "score_prediction",
 ]
 
-MADE = 2  # raise it whenever the same survey gives other posteriors or trends
+MADE = {"posteriors": 2, "teacher": 1, "causes": 1}
+"""Raise one of these whenever the same survey gives other ones."""
 
 
 def clean_stars(giants: pd.DataFrame) -> pd.Index:
@@ -203,7 +204,9 @@ def repaired_posteriors(
         )
 
     key = _key(survey, labels)
-    return cached(_folders(survey), f"repaired-{survey.name}", build, MADE, *key, draws)
+    return cached(
+        _folders(survey), f"repaired-{survey.name}", build, MADE["posteriors"], *key, draws
+    )
 
 
 def calibrated_teacher(
@@ -247,7 +250,7 @@ def calibrated_teacher(
         )
 
     key = _key(survey, giants[LABELS])
-    made = cached(_folders(survey), f"teacher-{survey.name}", build, MADE, *key, members)
+    made = cached(_folders(survey), f"teacher-{survey.name}", build, MADE["teacher"], *key, members)
     pairs = pd.MultiIndex.from_product([LABELS, TERMS])
     values = pd.DataFrame(made["values"].values, LABELS, TERMS)
     covariance = pd.DataFrame(made["covariance"].values, pairs, pairs)
@@ -401,7 +404,7 @@ def errors_by_cause(survey: SimulatedSurvey, taught: int = 300, tested: int = 25
         )
 
     key = _key(survey, giants.loc[teach.append(test), LABELS])
-    return cached(_folders(survey), f"causes-{survey.name}", build, MADE, *key)["error"]
+    return cached(_folders(survey), f"causes-{survey.name}", build, MADE["causes"], *key)["error"]
 
 
 def injected_trends() -> Trends:

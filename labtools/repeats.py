@@ -6,7 +6,7 @@ measurements scatter, in units of their quoted errors, tests those errors on any
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,15 +77,16 @@ def read_visits(path: str | Path, bits: int = LAB_BITS) -> xr.Dataset:
     )
 
 
-def two_visits(survey: Survey, stars: Iterable[str]) -> xr.Dataset:
+def two_visits(survey: Survey, rows: pd.DataFrame) -> xr.Dataset:
     """The first two visits of stars of a survey, one after the other.
 
     Parameters
     ----------
     survey : Survey
         As from `labtools.open_survey`.
-    stars : sequence of str
-        Stars with at least two visits.
+    rows : DataFrame
+        Rows of its catalog, of stars with at least two visits. Files that are not here are
+        fetched first.
 
     Returns
     -------
@@ -95,15 +96,19 @@ def two_visits(survey: Survey, stars: Iterable[str]) -> xr.Dataset:
     Raises
     ------
     ValueError
-        If a star has one visit only.
+        If a star has one visit only, or no file.
 
     Examples
     --------
-    >>> visits = two_visits(survey, stars)  # doctest: +SKIP
+    >>> visits = two_visits(survey, giants[giants.nvisits > 1])  # doctest: +SKIP
     """
+    survey.fetch(rows, storage="files")
     pairs = []
-    for star in stars:
-        visits = read_visits(survey.path(star))
+    for star, row in zip(rows.index, rows.to_dict("records"), strict=True):
+        paths = [path for path in survey._local_paths(row) if path.suffix == ".fits"]
+        if not paths:
+            raise ValueError(f"there is no file of {star}")
+        visits = read_visits(paths[0])
         if visits.sizes["star"] < 2:
             raise ValueError(f"{star} has one visit only: choose stars with nvisits above 1")
         pairs.append(visits.isel(star=slice(0, 2)))
