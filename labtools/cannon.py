@@ -24,7 +24,7 @@ from functools import lru_cache
 from itertools import combinations_with_replacement
 from math import comb
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import pandas as pd
@@ -1029,7 +1029,8 @@ class Cannon:
                 raise ValueError(fault)
         names, inverted = parts["labels"], parts["reciprocal"]
         texts = {"labels": tuple(names.tolist()), "reciprocal": tuple(names[inverted].tolist())}
-        return cls(**parts | texts | {"degree": int(parts["degree"])})
+        values: dict[str, Any] = {**parts, **texts, "degree": int(parts["degree"])}
+        return cls(**values)
 
     def save(self, path: str | Path) -> None:
         """Write the model to one .npz file, which appears whole or not at all.

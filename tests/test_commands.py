@@ -9,9 +9,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
-STEPS = "\n".join(
-    step.get("run", "") for job in WORKFLOW["jobs"].values() for step in job["steps"]
-)
+STEPS = "\n".join(step.get("run", "") for job in WORKFLOW["jobs"].values() for step in job["steps"])
 IN_TESTS = {  # commands that wait for a user, or that change the checkout: command -> its test
     "jupyter": "browser.py",
     "notebooks": "test_runner.py",

@@ -1,11 +1,19 @@
 """The sample of the notebooks: the same stars in catalog and spectra, made again when the survey changes."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import labtools.products
 from apogee_archive.cache import hash_key
-from labtools import normalize, normalized_giants, open_survey, select_giants
+from labtools import (
+    normalize,
+    normalized_giants,
+    open_survey,
+    select_giants,
+    split_by_star,
+)
+from labtools.products import split_seed
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +67,14 @@ def test_the_cannon_is_trained_anew_for_other_wavelengths(survey, monkeypatch):
         )
         labtools.lab_cannon(survey)
     assert keys[0] == keys[2] != keys[1]
+
+
+def test_the_star_of_problem_7_is_in_the_training_set_whatever_the_sample():
+    rng = np.random.default_rng(5)
+    for _ in range(8):
+        numbers = rng.choice(10_000, 40, replace=False)
+        stars = pd.Index([f"2M{number:08d}+0000000" for number in numbers])
+        stars = stars.append(pd.Index(["2M03533659+2512012"]))
+        training, _ = split_by_star(stars, split_seed(stars))
+        assert "2M03533659+2512012" in training
+    assert split_seed(stars[:-1]) == 18

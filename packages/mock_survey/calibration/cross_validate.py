@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from labtools import LABELS, Cannon, normalized_giants, open_survey, split_by_star
-from labtools.products import SPLIT
+from labtools.products import split_seed
 
 
 def scatter(off):
@@ -32,7 +32,7 @@ def main():
     """Run the script."""
     survey = open_survey()
     giants, spectra = normalized_giants(survey)
-    training, validation = split_by_star(giants.index, SPLIT)
+    training, validation = split_by_star(giants.index, split_seed(giants.index))
     cannon = Cannon.train(spectra.sel(star=training), giants.loc[training, LABELS])
     found, catalog = cannon.fit(spectra.sel(star=validation)), giants.loc[validation]
     columns = {"against the catalog": scatter(found[LABELS] - catalog[LABELS])}
