@@ -536,7 +536,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(client, undisturbed, tmp_pat
 
 
 def test_memory_does_not_grow_with_the_number_of_stars(client, tmp_path):
-    """Four times the stars in chunks of 25, and, to see that it is measured, all of them in one
+    """Four times the stars in chunks of 50, and, to see that it is measured, all of them in one
     chunk."""
     client.run(tracemalloc.start)
 
@@ -553,7 +553,7 @@ def test_memory_does_not_grow_with_the_number_of_stars(client, tmp_path):
 
     try:
         peak(50, 25)
-        few, many, together = peak(75, 25), peak(300, 25), peak(300, 300)
+        few, many, together = peak(150, 50), peak(600, 50), peak(600, 600)
     finally:
         client.run(tracemalloc.stop)
     assert many < 1.3 * few

@@ -48,7 +48,7 @@ def claims(v):
     yield "counting alone gives ± 32", v["counting"], 32, 1
     yield "The truth is 554", v["burning"].sum(), 554, 1
     yield "$\\log g$ = 2.499", v["peak"], 2.499, 0.002
-    yield "2.499 ± 0.007", v["peak_error"], 0.007, 0.001
+    yield "2.499 ± 0.007, where the true median", v["peak_error"], 0.007, 0.001
     yield "where the true median is 2.456", v["truth"].logg[v["burning"]].median(), 2.456, 0.002
 
     models = v["models"]
