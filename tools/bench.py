@@ -154,7 +154,10 @@ def sampling(model, one):
     draws = sample(build_model(model, one), progressbar=False, quiet=True)
     seconds = time.process_time() - start
     yield "a posterior by NUTS, processor time", f"{seconds:.1f} s"
-    yield "1,000 effective draws by NUTS", f"{1000 * seconds / diagnose(draws).ess_bulk.min():.1f} s"
+    yield (
+        "1,000 effective draws by NUTS",
+        f"{1000 * seconds / diagnose(draws).ess_bulk.min():.1f} s",
+    )
     importance = timed(lambda: sample_stars(model, one), 1)
     yield "1,000 draws by importance resampling", f"{1000 * importance:.0f} ms"
 
@@ -261,11 +264,14 @@ def how_long(cores):
     """Two sentences: 1,000 stars, and all of DR17 with as many processes as there are cores."""
     thousand = 1000 * (SECONDS["reading"] + SECONDS["fitting"])
     hours = DR17 * (SECONDS["reading"] + SECONDS["fitting"]) / cores / 3600
-    return f"""**How long?** Files that are here already, a model that is trained: 1,000 stars are read, normalized and labelled in
-{thousand:.0f} s on one core. All {DR17:,} spectra of DR17 would take {hours:.1f} hours on the {cores} cores of this
-machine (`label_survey`, one process per core), and as much less as there are more cores. Training on 1,000 stars takes
-{1000 * SECONDS["training"]:.0f} s, once.
-"""
+    sentences = (
+        "**How long?** Files that are here already, a model that is trained: 1,000 stars are read, "
+        f"normalized and labelled in {thousand:.0f} s on one core.",
+        f"All {DR17:,} spectra of DR17 would take {hours:.1f} hours on the {cores} cores of this "
+        "machine (`label_survey`, one process per core), and as much less as there are more cores.",
+        f"Training on 1,000 stars takes {1000 * SECONDS['training']:.0f} s, once.",
+    )
+    return "\n".join(sentences) + "\n"
 
 
 def page(rows):

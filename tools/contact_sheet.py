@@ -28,7 +28,8 @@ def figures(path):
                 text = html.escape(f"{path.stem[:2]} [{number}] {heading}")
                 alt = html.escape(output.metadata.get("image/png", {}).get("alt") or text)
                 source = f"data:image/png;base64,{picture.strip()}"
-                yield f'<figure><img src="{source}" alt="{alt}"><figcaption>{text}</figcaption></figure>'
+                picture = f'<img src="{source}" alt="{alt}">'
+                yield f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
 
 
 def main():

@@ -25,7 +25,8 @@ import claims
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 BAR = re.compile(
-    r"(?:\x1b\[A|\r)*[^\r\n]*?(?:\d%\|[^\r\n|]*\| *[\d.]+\w?/[\d.]+\w?|\d\w*) \[\d[\d:]*[<,][^\r\n\]]*\](?:\x1b\[A|\r)*"
+    r"(?:\x1b\[A|\r)*[^\r\n]*?(?:\d%\|[^\r\n|]*\| *[\d.]+\w?/[\d.]+\w?|\d\w*)"
+    r" \[\d[\d:]*[<,][^\r\n\]]*\](?:\x1b\[A|\r)*"
 )
 PORT = re.compile(r"Dask dashboard: .*\n?")
 FAULTS = (CellExecutionError, CellTimeoutError, DeadKernelError)
@@ -177,7 +178,10 @@ def prepare(in_place):
             os.environ.setdefault("LAB_BATCH_STARS", "2500")
         return None
     if os.environ.get("LAB_SURVEY", "").strip().lower() not in ("", "simulated"):
-        return "The committed outputs are those of the simulated survey: unset LAB_SURVEY, or give --into FOLDER."
+        return (
+            "The committed outputs are those of the simulated survey: "
+            "unset LAB_SURVEY, or give --into FOLDER."
+        )
     os.environ["LAB_FIGURES"] = str(ROOT / "figures")
     for name in ("LAB_STUDENT", "LAB_STARS", "LAB_SEED", "LAB_BATCH_STARS"):
         os.environ.pop(name, None)
@@ -189,9 +193,10 @@ def closing(folder):
     from apogee_archive.settings import figures_folder, setting
 
     pdfs, name = figures_folder("figures"), setting("STUDENT")
+    whose = f"for {name}" if name else "without a name: make lab LAB_STUDENT='Your Name'"
     return f"""
 Done. Executed notebooks: {folder}/, figures: {figures_folder()}/
-Checkpoint PDFs: {pdfs}/*.pdf, {f"for {name}" if name else "without a name: make lab LAB_STUDENT='Your Name'"}
+Checkpoint PDFs: {pdfs}/*.pdf, {whose}
 Open next: {Path(sys.executable).parent / "jupyter"} lab {folder}
 """
 

@@ -42,7 +42,7 @@ class Explorer(widgets.VBox):
     controls : dict of str to widget
         Widgets with a `value`.
     draw : callable
-        Takes these values, changes the artists, and returns a line of HTML to show below the figure.
+        Takes these values, changes the artists, returns a line of HTML to show below the figure.
     moving : list of Artist
         The artists that change.
     reframe : sequence of str
@@ -307,7 +307,8 @@ def explore_scatter(design, flux, error, title):
         pull, height = solve(10**power)
         dot.set_data([power], [height - heights.max()])
         bars.set_ydata(np.histogram(pull, edges)[0] / pull.size)
-        return f"s = {10 ** (power / 2):.4f}; the residuals have a width of {1.4826 * np.median(np.abs(pull)):.2f}."
+        width = 1.4826 * np.median(np.abs(pull))
+        return f"s = {10 ** (power / 2):.4f}; the residuals have a width of {width:.2f}."
 
     slider = widgets.FloatSlider(-3, min=-8, max=-1, step=0.05, description="log10 s²")
     return Explorer(figure, {"power": slider}, draw, [dot, bars])

@@ -272,7 +272,7 @@ def missing_pieces(sections, abstract):
 
 
 def main(arguments=None):
-    """Run the student's notebooks; leave the checkpoint PDFs and the write-up beside the figures."""
+    """Run the student's notebooks; leave the checkpoint PDFs and the write-up in figures/."""
     parser = argparse.ArgumentParser(prog="make handin", description=main.__doc__)
     parser.add_argument("--work", type=Path, help="folder of the student's notebooks")
     options = parser.parse_args(arguments)
