@@ -102,6 +102,14 @@ def test_a_key_tells_all_of_what_it_is_made_of():
     assert hash_key(stars) != hash_key((*stars[:1500], "another", *stars[1501:]))
     assert hash_key("ab", "c") != hash_key("a", "bc")
     assert hash_key(("a",), "b") != hash_key("a", ("b",))
+    for plain, of_numpy in (
+        (2, np.int64(2)),
+        (True, np.bool_(True)),
+        (0.5, np.float64(0.5)),
+        ("a", np.str_("a")),
+    ):
+        assert hash_key(plain) == hash_key(of_numpy)
+    assert len({hash_key(one) for one in (1, 1.0, True, "1", None, (1,))}) == 6
     for part in (np.array(stars, object), pd.Series(stars), xr.DataArray([1]), hash_key, {"a": 1}):
         with pytest.raises(TypeError, match="has no key"):
             hash_key(part)
