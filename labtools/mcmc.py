@@ -184,7 +184,7 @@ def _design_in_pytensor(cannon: Cannon, labels: list) -> pt.TensorVariable:
 
 def sample(
     model: pm.Model,
-    draws: int = 400,
+    draws: int = 500,
     tune: int = 200,
     chains: int = 4,
     seed: int = 128,

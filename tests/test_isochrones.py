@@ -223,3 +223,20 @@ def test_a_mist_file_of_ones_own_is_preferred(grid):
     (grid.parent / "zzz.iso").write_text("<html>")
     with pytest.raises(CorruptFileError, match=r"zzz\.iso"):
         best_isochrone(6, 0.3, grid.parent)
+
+
+def test_alpha_enhanced_files_are_named_and_not_taken_for_solar_ones(tmp_path):
+    enhanced = mist_text([9.7, 9.9], 0.0).replace(" 0.00     0.40", " 0.40     0.40")
+    (tmp_path / "enhanced.iso.cmd").write_text(enhanced)
+    with pytest.warns(UserWarning, match="alpha_fe=0.0 gives scaled-solar models"):
+        one = best_isochrone(6, 0, tmp_path)
+    assert "[a/Fe] = +0.40" in one.attrs["source"]
+    assert best_isochrone(6, 0, tmp_path, alpha_fe=0.4).attrs["alpha_fe"] == 0.4
+    assert best_isochrone(6, 0, tmp_path, alpha_fe=0.0).attrs["source"].startswith("MIST v2.5, v")
+    with pytest.raises(ValueError, match=r"\[α/Fe\] = \+0.2"):
+        best_isochrone(6, 0, tmp_path, alpha_fe=0.2)
+    (tmp_path / "solar.iso.cmd").write_text(mist_text([9.7, 9.9], 0.0))
+    assert best_isochrone(6, 0, tmp_path).attrs["source"].startswith("MIST v1.2, v")
+    (tmp_path / "both.iso.cmd").write_text(enhanced + mist_text([9.7, 9.9], -1.0))
+    with pytest.raises(CorruptFileError, match="mixes"):
+        read_mist(tmp_path / "both.iso.cmd")
