@@ -146,7 +146,18 @@ def design_slopes(x: np.ndarray, degree: int = 2) -> np.ndarray:
 
 
 def centered_design(x: np.ndarray, degree: int = 2) -> np.ndarray:
-    """Design vectors (..., T) less that of the mean star, which is (1, 0, 0, ...).
+    """Design vectors less that of the mean star, which is (1, 0, 0, ...).
+
+    Parameters
+    ----------
+    x : array (..., K)
+        Scaled labels.
+    degree : int
+        Highest power of the labels.
+
+    Returns
+    -------
+    array (..., T)
 
     Examples
     --------
@@ -381,6 +392,15 @@ def _scatter_step(residual, weight, total, s2, work):
 
 def format_names(stars: Sequence | np.ndarray | pd.Index) -> str:
     """Names of stars for a message: all, or of more than five their number and the first five.
+
+    Parameters
+    ----------
+    stars : sequence of str
+        Names of stars.
+
+    Returns
+    -------
+    str
 
     Examples
     --------
@@ -620,7 +640,16 @@ class Cannon:
         return np.isin(self.labels, self.reciprocal)
 
     def scaled(self, y: np.ndarray) -> np.ndarray:
-        """Scaled labels (..., K) of labels y (..., K), which are in the order of the model.
+        """Scaled labels of labels in their own units.
+
+        Parameters
+        ----------
+        y : array (..., K)
+            Labels, in the order of the model.
+
+        Returns
+        -------
+        array (..., K)
 
         Examples
         --------
@@ -631,7 +660,16 @@ class Cannon:
         return (_invert_temperature(y, self._inverted) - self.offset) / self.scale
 
     def unscaled(self, x: np.ndarray) -> np.ndarray:
-        """Labels (..., K) in their own units, of scaled labels x (..., K).
+        """Labels in their own units, of scaled labels.
+
+        Parameters
+        ----------
+        x : array (..., K)
+            Scaled labels.
+
+        Returns
+        -------
+        array (..., K)
 
         Examples
         --------
@@ -642,7 +680,16 @@ class Cannon:
         return _invert_temperature(x * self.scale + self.offset, self._inverted)
 
     def units(self, x: np.ndarray) -> np.ndarray:
-        """Derivatives (..., K) of the labels with respect to the scaled labels, at x (..., K).
+        """Derivatives of the labels with respect to the scaled labels.
+
+        Parameters
+        ----------
+        x : array (..., K)
+            Scaled labels at which they are taken.
+
+        Returns
+        -------
+        array (..., K)
 
         Examples
         --------

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib import font_manager
@@ -26,7 +27,7 @@ NUMBERS = (1, 2, 3)
 PACKAGES = ("labtools", "numpy", "scipy", "astropy", "matplotlib", "pymc", "torch")
 NOBODY = "Firstname Lastname"
 MARGIN = 0.12  # inches around the figure and between it and the lines of text
-STYLE = {"fontsize": 9, "color": "0.25", "parse_math": False}
+STYLE: dict[str, Any] = {"fontsize": 9, "color": "0.25", "parse_math": False}
 
 
 def student_name() -> str:

@@ -183,7 +183,8 @@ def best_isochrone(
     folder = Path(folder) if folder else data_folders()[0] / "cache" / "mist"
     own = [read_mist(path) for path in sorted(folder.glob("*.iso*"))]
     wanted = 0.0 if alpha_fe is None else alpha_fe
-    matches, others = [], []
+    matches: list[pd.DataFrame] = []
+    others: list[pd.DataFrame] = []
     for points in own:
         is_match = abs(points.attrs["alpha_fe"] - wanted) < TOLERANCE
         (matches if is_match else others).append(points)

@@ -17,7 +17,8 @@ import claims
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 BY_NAME = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-WITH_ERROR = re.compile(r"[\d.,]+\s*±\s*[\d.,]+")
+NUMBER = r"\d(?:[\d,.]*\d)?"
+WITH_ERROR = re.compile(rf"{NUMBER}\s*±\s*{NUMBER}")
 
 
 def words_claimed(path):

@@ -26,6 +26,7 @@ PATHS = {
         r"|10\.3847/\d{4}-\d{3}[\dX]((/\d+){3}|/a[a-f0-9]{5})"  # and since
         r"|10\.1086/\d{6}"  # and before 2009
         r"|10\.1051/\d{4}-\d{4}/\d{9}"  # A&A
+        r"|10\.1070/SM\d{4}v\d{3}n\d{2}ABEH\d{6}"  # Mathematics of the USSR
         r"|10\.1093/mnras/[a-z]{2,3}\d{3,4}"
         r"|10\.1111/j\.\d{4}-\d{4}\.\d{4}\.tb\d{5}\.x)"
     ),
