@@ -102,7 +102,7 @@ class View:
             first = max(0, number - most)
             values, vectors = eigh(scaled @ scaled.T, subset_by_index=[first, number - 1])
             edge = 1.05 * (np.sqrt(number) + np.sqrt(pixels)) ** 2
-            p = min(limit, max(2, np.count_nonzero(values > edge)))
+            p = min(limit, max(2, int(np.count_nonzero(values > edge))))
             values, vectors = values[: -p - 1 : -1], vectors[:, : -p - 1 : -1]
             basis = vectors.T @ scaled / np.sqrt(values[:, None])  # (p, pixel), orthonormal
             fit = residual @ basis.T @ basis
@@ -129,12 +129,13 @@ class View:
         patterns = self.components
         if modes is not None:
             patterns = np.vstack([patterns, modes.transpose("mode", "wavelength").values])
-        parts = [self._coordinates(*_arrays(some), patterns) for some in _blocks(spectra)]
+        parts = [self._coordinates(_arrays(some), patterns) for some in _blocks(spectra)]
         p = len(self.components)
         c, noise = (np.concatenate(part) for part in zip(*parts, strict=True))
         return c[:, :p], noise[:, :p, :p]
 
-    def _coordinates(self, flux, variance, patterns):
+    def _coordinates(self, arrays, patterns):
+        flux, variance = arrays
         weight = 1 / (variance + self.scatter)
         residual = np.where(weight > 0, flux - self.mean, 0)
         normal = _normal_matrices(patterns, weight)
