@@ -49,6 +49,8 @@ def claims(v):
     yield "r = -0.76 ± 0.01", r.fe_h.mg_fe, -0.76, 0.005
     yield "r = -0.76 ± 0.01", error.fe_h.mg_fe, 0.01, 0.005
     yield "holds 8,575 pixels", v["spectra"].sizes["wavelength"], 8575, 0
+    first = v["spectra"].flux.values[0].nonzero()[0][0]
+    yield "chips by 28 pixels", v["labtools"].spectra.CHIPS[0][0] - first, 28, 0
     yield "the 307 stars", v["band"].size, 307, 0
     yield "0.066 dex", v["critical"], 0.066, 0.0001
     yield "p < 0.01", v["p_value"], 0, 0.0099

@@ -42,14 +42,15 @@ def claims(v):
     words = "(correlations of 0.77 and 0.88 in the continuum)"
     yield words, continuum["teff"], 0.77, 0.006
     yield words, continuum["fe_h"], 0.88, 0.006
-    yield "noise (0.05 and 0.17)", continuum["mg_fe"], 0.05, 0.006
-    yield "noise (0.05 and 0.17)", continuum["si_fe"], 0.17, 0.006
+    yield "$\\log g$ (0.60)", continuum["logg"], 0.60, 0.006
+    yield "noise there (0.05 and 0.17)", continuum["mg_fe"], 0.05, 0.006
+    yield "noise there (0.05 and 0.17)", continuum["si_fe"], 0.17, 0.006
     dips = v["hot_dips"]["dip [Å]"]
     for words, at in (
         ("Br 11 at 16811 Å", 16811),
-        ("sulphur (15426, 15474, 15483 Å)", 15426.5),
-        ("sulphur (15426, 15474, 15483 Å)", 15474),
-        ("sulphur (15426, 15474, 15483 Å)", 15483),
+        ("sulfur (15426, 15474, 15483 Å)", 15426.5),
+        ("sulfur (15426, 15474, 15483 Å)", 15474),
+        ("sulfur (15426, 15474, 15483 Å)", 15483),
         ("carbon (16009, 16026, 16895 Å)", 16009),
         ("carbon (16009, 16026, 16895 Å)", 16026),
         ("carbon (16009, 16026, 16895 Å)", 16895),
@@ -67,6 +68,14 @@ def claims(v):
     yield "its 7 lines are the 7 deepest dips", seven.head(7).sum(), 7, 0
     known = v["own_dips"]["Si I"]["known line"].notna().sum()
     yield "Of the 12 deepest dips of silicon four are well-known lines", known, 4, 0
+    after = v["own_dips"]["Mg I"]["lines in the full list"].iloc[7:10]
+    yield "the next three, weaker, lie at aluminum", after.str.contains("Al I").sum(), 3, 0
+    silicon = v["own_dips"]["Si I"]
+    others = silicon["lines in the full list"][silicon["known line"].isna()]
+    unidentified = others.str.contains("?Si", regex=False)
+    yield "five are at unidentified lines", unidentified.sum(), 5, 0
+    further = others[~unidentified].str.contains("Si I", regex=False)
+    yield "the other three at further lines of Si I", further.sum(), 3, 0
     above = v["by_depth"]["above"]
     yield "from 32 % in the continuum to 97 %", above.iloc[0], 32, 0.6
     yield "from 32 % in the continuum to 97 %", above.iloc[-1], 97, 0.6
