@@ -13,6 +13,9 @@ def claims(v):
     yield words, v["peak_error"], 0.009, 0.001
     yield words, v["clump"].log_g, 2.43, 0.005
     yield "that difference of 0.07", v["peak"] - v["clump"].log_g, 0.07, 0.005
+    yield "Their true median is 2.45", v["truth"].logg[v["phase"] == 3].median(), 2.45, 0.005
+    excess = v["peak"] - v["truth"].logg[v["phase"] == 3].median()
+    yield "the fit is too high by 0.04", excess, 0.04, 0.006
     yield "Of the 192 stars above the clump 41", v["n_upper"], 192, 0
     yield "Of the 192 stars above the clump 41", v["n_agb"], 41, 0
     yield "Near log g = 0.2 the branch ends", v["tip"].log_g, 0.2, 0.05
@@ -30,8 +33,10 @@ def claims(v):
     ):
         yield words, table["median"].iloc[row], median, 0.6
         yield words, table["error"].iloc[row], error, 0.6
-    words = "The fit adds about 14 K near solar metallicity"
+    words = "The fit adds 14 ± 5 K near solar metallicity"
     yield words, np.mean((fit["median"] - true["median"]).iloc[2:4]), 14, 1
+    errors = np.array([table["error"].iloc[2:4] for table in (fit, true)], float)
+    yield words, np.sqrt((errors**2).sum()) / 2, 5, 0.6
 
     trends, words = v["trends"], "-271 ± 28, -257 ± 21, -221 ± 14 and -220 ± 18 K per dex"
     stated = {1.5: (-271, 28), 2.0: (-257, 21), 2.5: (-221, 14), 3.0: (-220, 18)}
@@ -40,6 +45,8 @@ def claims(v):
         yield words, trends.loc[g0, "± (fitted)"], error, 0.6
     yield "isochrones have about -400 to -370", trends["isochrones"].min(), -404, 1
     yield "isochrones have about -400 to -370", trends["isochrones"].max(), -369, 1
+    change = (trends["from -1 to 0"] / trends["isochrones"] - 1).abs().max()
+    yield "(from -1 to 0 the same)", change, 0, 0.03
     yield "-248 ± 11 at 2.5 too", trends.loc[2.5, "truth"], -248, 0.6
     yield "-248 ± 11 at 2.5 too", trends.loc[2.5, "± (truth)"], 11, 0.6
     yield "-342 to -297 K per dex", min(v["with_alpha"].values()), -342, 0.6
@@ -49,6 +56,14 @@ def claims(v):
     yield "by 45 ± 14 K per dex at 2.0", trends.loc[2.0, "± (difference)"], 14, 0.6
     yield "by 27 ± 9 at 2.5", difference[2.5], 27, 0.6
     yield "by 27 ± 9 at 2.5", trends.loc[2.5, "± (difference)"], 9, 0.6
+    yield "by 23 ± 7 at 3.0", difference[3.0], 23, 1
+    yield "by 23 ± 7 at 3.0", trends.loc[3.0, "± (difference)"], 7, 0.6
+    gap = trends["fitted"] - trends["isochrones"]
+    closed = [(trends["fitted"][g0] - value) / gap[g0] for g0, value in v["with_alpha"].items()]
+    yield "closes about half of the gap", np.mean(closed), 0.5, 0.08
+    age, fe_h = v["truth"].age, v["truth"].fe_h
+    yield "10 Gyr in the median below -0.6, 4 above 0", age[fe_h < -0.6].median(), 10, 0.5
+    yield "10 Gyr in the median below -0.6, 4 above 0", age[fe_h > 0].median(), 4, 0.5
     pull = difference[1.5] / trends.loc[1.5, "± (difference)"]
     yield "at 1.5 the difference is within its error", pull, 0, 1
     yield "3 and 12 Gyr differ by 65 K", v["age_effect"], 65, 0.6
@@ -71,6 +86,12 @@ def claims(v):
     yield "from 4990 to 3830 K", v["climb"].teff[0], 4990, 6
     yield "from 4990 to 3830 K", v["climb"].teff[5], 3830, 6
 
+    depths = v["climb_depths"]
+    yield "deepens from 0.05 to 0.45", depths[0, 0], 0.05, 0.006
+    yield "deepens from 0.05 to 0.45", depths[5, 0], 0.45, 0.006
+    yield "stays between 0.32 and 0.36", depths[:6, 1].min(), 0.32, 0.006
+    yield "stays between 0.32 and 0.36", depths[:6, 1].max(), 0.36, 0.006
+
     yield "4108 K against 4438 K", v["cool"].teff[0], 4108, 1
     yield "4108 K against 4438 K", v["rich"].teff[0], 4438, 1
     yield "[Fe/H] = +0.51", v["match"], 0.51, 0.005
@@ -87,8 +108,8 @@ def claims(v):
     yield words, in_noise["Mg I"].iloc[1], 5.0, 0.06
     yield words, in_noise["Mg I"].iloc[2], 4.6, 0.06
     yield "nominally 233σ", v["apart"], 233, 1
-    yield "the double has 4160 K and [Fe/H] = +0.19", v["double"].teff[0], 4160, 1
-    yield "the double has 4160 K and [Fe/H] = +0.19", v["double"].fe_h[0], 0.19, 0.005
+    yield "double has 4160 K and [Fe/H] = +0.19", v["double"].teff[0], 4160, 1
+    yield "double has 4160 K and [Fe/H] = +0.19", v["double"].fe_h[0], 0.19, 0.005
     yield "more than 6.8σ", np.abs(v["found"].fun).max(), 6.8, 0.06
     yield "told apart at 75σ", np.sqrt(2 * v["found"].cost), 75, 0.6
     yield "log g scatters by 0.10 dex", v["scatter_logg"], 0.10, 0.005

@@ -45,7 +45,7 @@ def claims(v):
     yield "0.040 ± 0.001", sweep.loc[64, 1e-3], 0.040, 0.004
     yield "0.040 ± 0.001", v["sweep_luck"], 0.001, 0.0025
     yield "We adopt the best", sweep.loc[16, 1e-3] - sweep.min().min(), 0, 1e-9
-    yield "300 noisy steps in four epochs", 4 * np.ceil(sizes[0] / 16), 300, 0
+    yield "16 make 300 noisy steps", 4 * np.ceil(sizes[0] / 16), 300, 0
     yield "256 only 20 quieter ones", 4 * np.ceil(sizes[0] / 256), 20, 0
 
     quality, regions = v["quality"], v["regions"]
@@ -72,6 +72,9 @@ def claims(v):
     yield "0.09 ± 0.01 dex", hot["± logg"], 0.012, 0.005
     yield "an RMSE of 42 K", hot["RMSE teff"], 42, 9
     yield "it is 14 K", regions.loc["4800 to 5100 K", "RMSE teff"], 14, 3
+    cool = regions.loc["Teff < 4400 K"]
+    yield "the 53 test stars below 4400 K have 18 K", cool["stars"], 53, 0
+    yield "the 53 test stars below 4400 K have 18 K", cool["RMSE teff"], 18, 4
     yield "where lines are shallow, it is 46 K", regions.loc["[Fe/H] < −1", "RMSE teff"], 46, 12
 
     table = v["architectures"]
@@ -91,6 +94,27 @@ def claims(v):
 
     judged = v["judged"]
     nets, cannon = judged["three SmallNets"], judged["the Cannon"]
+    for words, table, stated, tolerances in (
+        (
+            "three SmallNets have +2 K, −0.009, −0.001, +0.001 and +0.002 dex",
+            nets,
+            (2, -0.009, -0.001, 0.001, 0.002),
+            (4, 0.012, 0.004, 0.004, 0.004),
+        ),
+        (
+            "the Cannon 0 K, −0.011, −0.003, +0.008 and +0.002 dex",
+            cannon,
+            (0, -0.011, -0.003, 0.008, 0.002),
+            (0.5, 0.001, 0.001, 0.001, 0.001),
+        ),
+    ):
+        for bias, number, tolerance in zip(table["bias"], stated, tolerances, strict=True):
+            yield words, bias, number, tolerance
+    error = cannon.scatter / np.sqrt(len(v["cross"]))
+    yield "known to about 1 K and 0.001 dex (log g: 0.003)", error.teff, 1, 0.3
+    yield "known to about 1 K and 0.001 dex (log g: 0.003)", error.fe_h, 0.001, 0.0005
+    yield "known to about 1 K and 0.001 dex (log g: 0.003)", error.mg_fe, 0.001, 0.0005
+    yield "known to about 1 K and 0.001 dex (log g: 0.003)", error.logg, 0.003, 0.0005
     yield "+2 K and −0.001 dex in [Fe/H] for three SmallNets", nets["median"].teff, 2, 4
     yield "+2 K and −0.001 dex in [Fe/H] for three SmallNets", nets["median"].fe_h, -0.001, 0.004
     yield "+2 K and −0.002 dex for the Cannon", cannon["median"].teff, 2, 0.6
@@ -127,5 +151,8 @@ def claims(v):
     yield "+0.40 ± 0.03 dex (networks)", biases["three SmallNets"].sem(), 0.03, 0.01
     yield "Of these 33 stars", len(biases), 33, 0
     strangers = v["flagged"]["strangers"]
-    yield "88 % have a larger χ² than 95 %", strangers.iloc[0], 0.88, 0.031
-    yield "67 % a larger spread", strangers.iloc[1], 0.67, 0.2
+    binomial = np.sqrt(strangers * (1 - strangers) / len(biases))
+    yield "88 ± 6 % have a larger χ² than 95 %", strangers.iloc[0], 0.88, 0.031
+    yield "88 ± 6 % have a larger χ² than 95 %", binomial.iloc[0], 0.06, 0.006
+    yield "67 ± 8 % a larger spread", strangers.iloc[1], 0.67, 0.2
+    yield "67 ± 8 % a larger spread", binomial.iloc[1], 0.08, 0.02
