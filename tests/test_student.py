@@ -21,13 +21,13 @@ SOLUTION = """# The gravity `logg` (dex, cgs) of three stars, an array (3,).
 ### BEGIN SOLUTION
 import numpy as np
 
-mass, radius = np.array([1.0, 1.0, 1.2]), np.array([1.0, 10.0, 100.0])
-logg = 4.438 + np.log10(mass / radius**2)
+radius = np.array([1.0, 15.0, 100.0])
+logg = 4.438 - 2 * np.log10(radius)
 hidden = logg.mean()
 ### END SOLUTION"""
 CHECK = """from lab_course import checks
 
-checks.gravity(logg, [1.0, 1.0, 1.2], [1.0, 10.0, 100.0])"""
+checks.gravity(logg, 1.0, [1.0, 15.0, 100.0])"""
 
 
 def made_up():
@@ -182,7 +182,7 @@ def test_the_bundle_holds_no_solution_and_no_output(tmp_path):
     assert not (tmp_path / "figures").exists()
 
 
-RIGHT = "import numpy as np\nlogg = 4.438 + np.log10(np.array([1, 1, 1.2]) / np.array([1, 10, 100.0]) ** 2)"
+RIGHT = "import numpy as np\nlogg = 4.438 - 2 * np.log10(np.array([1, 15, 100.0]))"
 SUBMISSIONS = {
     "right": (RIGHT, 3.0),
     "half": ("logg = ...", 0.0),

@@ -38,6 +38,12 @@ likelihood. The other half tested it: their labels minimize $chi^2$ over all usa
 weighted by $1 slash (sigma^2 + s^2)$. The mystery star's posterior was sampled by NUTS with
 uniform priors over the range of the training labels, a tenth wider at each end.
 """
+KNOWN = set(
+    "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi chi "
+    "psi omega Gamma Delta Theta Lambda Sigma Phi Psi Omega log ln exp sin cos tan max min sqrt "
+    "bold approx plus minus dot times sum product integral infinity partial nabla prop".split()
+)
+"""Words that mean the same in TeX and in typst."""
 REFERENCES = (
     "Abdurro'uf et al. 2022, ApJS 259, 35 (SDSS DR17)",
     "Dotter 2016, ApJS 222, 8, and Choi et al. 2016, ApJ 823, 102 (MIST)",
@@ -192,7 +198,10 @@ def to_typst(markdown):
 
 def _mathematics(tex):
     tex = re.sub(r"\\rm\s+(\w+)", r'"\1"', re.sub(r"\\(?:mathrm|text)\{(\w+)\}", r'"\1"', tex))
+    tex = re.sub(r"\\mathbf\s*\{([^{}]*)\}", r"bold(\1)", tex)
     tex = re.sub(r"\\sqrt\{([^{}]*)\}", r"sqrt(\1)", tex)
+    tex = re.sub(r"\\[td]?frac\{([^{}]*)\}\{([^{}]*)\}", r"(\1)/(\2)", tex)
+    tex = re.sub(r"\\(?:left|right|big|Big)\b", "", tex)
     tex = re.sub(r"\{([^{}]*)\}", r"(\1)", tex)
     symbols = {
         r"\,": " ",
@@ -204,8 +213,17 @@ def _mathematics(tex):
     symbols |= {r"\le": " <= ", r"\ge": " >= ", r"\ln": " ln "}
     for name, symbol in symbols.items():
         tex = tex.replace(name, symbol)
-    tex = re.sub(r"\\([A-Za-z]+)", r"\1", re.sub(r'\(("\w+")\)', r"\1", tex))
+    tex = re.sub(r'\(("\w+")\)', r"\1", tex)
+    # A command that both know has the same name in typst; any other one is printed as a word
+    tex = re.sub(r"\\([A-Za-z]+)", lambda m: m[1] if m[1] in KNOWN else f'"{m[1]}"', tex)
+    # Letters side by side are one name in typst, and a product in TeX
+    tex = re.sub(r'(?<!["\w])([A-Za-z]{2,})(?!["\w(])', _letters, tex)
     return f"${tex.strip('$ ')}$"  # blanks inside would make it a display
+
+
+def _letters(match):
+    """A run of letters in a formula: a symbol that typst knows, or a product of letters."""
+    return match[1] if match[1] in KNOWN else " ".join(match[1])
 
 
 def _prose(text):

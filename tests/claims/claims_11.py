@@ -42,7 +42,12 @@ def claims(v):
     yield "from -0.018 ± 0.001 at the tip", mean[catalog].iloc[0], -0.018, 0.001
     yield "to +0.009 ± 0.001 at the foot", mean[catalog].iloc[3], 0.009, 0.001
     yield "it rises by 0.012 dex only", mean[catalog].iloc[1] - mean[catalog].iloc[0], 0.012, 0.001
-    yield "at the foot the fit does not follow", mean[fit].iloc[3] - mean[fit].iloc[1], -0.004, 0.003
+    yield (
+        "at the foot the fit does not follow",
+        mean[fit].iloc[3] - mean[fit].iloc[1],
+        -0.004,
+        0.003,
+    )
 
     yield "The clump holds 516 ± 37", v["excess"], 516, 3
     yield "516 ± 37 of the 1856 stars", v["excess_error"], 37, 3
