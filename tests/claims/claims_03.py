@@ -30,7 +30,7 @@ def claims(v):
         0.9,
         0.05,
     )
-    yield "(correlation 0.6)", quality["correlation of neighbours"], 0.6, 0.05
+    yield "(correlation 0.6)", quality["correlation of neighbors"], 0.6, 0.05
     yield "in 96 % of the pixels", quality[stretch + "share above the model [%]"], 96, 0.6
     yield "by 1.2 % in the mean", quality[stretch + "mean difference [%]"], 1.2, 0.05
     lines, continuum = v["repeat"].iloc[0], v["repeat"].iloc[1]

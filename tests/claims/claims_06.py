@@ -6,8 +6,8 @@ def claims(v):
     if v["survey"].name != "simulated":
         return  # the prose speaks of the simulated survey
     yield "60 of 60 optimizations", v["same"], 60, 0
-    yield "r-hat is below 1.01", v["checks"].r_hat.max(), 1.005, 0.005
-    smallest = v["checks"][["ess_bulk", "ess_tail"]].min(axis=None)
+    yield "r-hat is below 1.01", v["diagnosis"].r_hat.max(), 1.005, 0.005
+    smallest = v["diagnosis"][["ess_bulk", "ess_tail"]].min(axis=None)
     yield "bulk and tail ESS are above 400", smallest, 5200, 4800
     yield "χ² is 4.7 per pixel", v["chi2_per_pixel"], 4.7, 0.05
     yield "less than 0.89 and 99 % less than 1.8", v["usual"][0.5], 0.89, 0.005

@@ -120,7 +120,7 @@ def claims(v):
     rejected = v["check"].index[v["check"].correlation < 0.2]
     yield "Sources 7, 11 and 12", sum(int(name.split("_")[1]) for name in rejected), 30, 0
 
-    mystery, spread = v["mystery_labels"], v["neighbours"].std()
+    mystery, spread = v["mystery_labels"], v["neighbors"].std()
     words = "4527 K, log g 1.97 and [Fe/H] -0.55: 60 K, 0.06 and 0.04 from"
     for name, stated, of_cannon, off, tolerance in (
         ("teff", 4527, 4467, 60, 10),
