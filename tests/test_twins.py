@@ -12,8 +12,7 @@ import xarray as xr
 from scipy.stats import multivariate_normal
 
 import labtools
-from labtools import jwst as jwst_files
-from labtools import twins
+from labtools import jwst as jwst_files, twins
 from labtools.twins import TwoViews, View, evaluate
 from mock_survey.degrade import degrade
 from mock_survey.jwst_pair import apogee_spectra

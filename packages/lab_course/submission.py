@@ -38,11 +38,13 @@ likelihood. The other half tested it: their labels minimize $chi^2$ over all usa
 weighted by $1 slash (sigma^2 + s^2)$. The mystery star's posterior was sampled by NUTS with
 uniform priors over the range of the training labels, a tenth wider at each end.
 """
-KNOWN = set(
-    "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi chi "
-    "psi omega Gamma Delta Theta Lambda Sigma Phi Psi Omega log ln exp sin cos tan max min sqrt "
-    "bold approx plus minus dot times sum product integral infinity partial nabla prop".split()
-)
+KNOWN = {
+    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda"),
+    *("mu", "nu", "xi", "pi", "rho", "sigma", "tau", "phi", "chi", "psi", "omega"),
+    *("Gamma", "Delta", "Theta", "Lambda", "Sigma", "Phi", "Psi", "Omega"),
+    *("log", "ln", "exp", "sin", "cos", "tan", "max", "min", "sqrt", "bold", "approx", "plus"),
+    *("minus", "dot", "times", "sum", "product", "integral", "infinity", "partial", "nabla"),
+}
 """Words that mean the same in TeX and in typst."""
 REFERENCES = (
     "Abdurro'uf et al. 2022, ApJS 259, 35 (SDSS DR17)",
