@@ -79,10 +79,25 @@ class View:
 
     @classmethod
     def learn(cls, spectra: xr.Dataset, most: int = MOST) -> View:
-        """Principal components of spectra (star, wavelength) with errors; missing pixels by EM.
+        """Principal components of spectra with errors; missing pixels by EM.
 
         Those are kept whose eigenvalue is above that of pure noise, (1 + sqrt(L / N))² for N
-        spectra of L pixels (Marchenko & Pastur 1967, Math. USSR Sb. 1, 457).
+        spectra of L pixels.
+
+        Parameters
+        ----------
+        spectra : xarray.Dataset
+            `flux` and `error` (star, wavelength), a bad pixel with error = inf.
+        most : int
+            Most components that are kept.
+
+        Returns
+        -------
+        View
+
+        References
+        ----------
+        Marchenko & Pastur 1967, Math. USSR Sb. 1, 457.
         """
         flux, variance = _arrays(spectra)
         good = np.isfinite(variance)
@@ -123,8 +138,20 @@ class View:
 
         Patterns of flux `modes` (mode, wavelength) are fitted with the components and then left
         out, which is to integrate over them. Errors are enlarged where residuals say so: by the
-        reduced chi² where it is above 1, and by the correlation of neighbouring pixels, since a
+        reduced chi² where it is above 1, and by the correlation of neighboring pixels, since a
         component averages over many of them.
+
+        Parameters
+        ----------
+        spectra : xarray.Dataset
+            `flux` and `error` (star, wavelength).
+        modes : xarray.DataArray, optional
+            Patterns of flux (mode, wavelength).
+
+        Returns
+        -------
+        coordinates : array (star, p)
+        covariance : array (star, p, p)
         """
         patterns = self.components
         if modes is not None:

@@ -44,7 +44,7 @@ def test_a_failing_cell_stops_the_run_and_is_named(tmp_path):
     bad = write_notebook(tmp_path / "1_bad.ipynb", "x = 1", "1 / 0", "y = 2")
     never = write_notebook(tmp_path / "2_never.ipynb", "x = 1")
     before = bad.read_text()
-    result = run(bad, never)
+    result = run(bad, never, "--at-once=1")
     assert result.returncode == 1
     assert "1_bad.ipynb, cell 2 of 3 failed" in result.stdout
     assert "ZeroDivisionError" in result.stderr
