@@ -74,18 +74,10 @@ def claims(v):
     yield "for 1,000 stars and for 10,000 alike", peaks[1] / peaks[0], 1, 0.3
     yield "some 0.4 GB", peaks[0], 0.4, 0.3
 
-    cost = v["cost"]
-    yield "A star takes some 11 ms", cost.iloc[0], 11, 25
-    # Seconds depend on what else the machine does: only the order is claimed
-    yield "less from the store", float(cost.iloc[1] < cost.iloc[0]), 1, 0
-    growth = abs(v["growth"]) / v["per_chunk"].mean()
-    yield "to within a few per cent", growth, 0, 0.5
+    # What a star takes in seconds depends on what else the machine does: it is not claimed here
 
     yield "about 1.0 TB", v["sizes"]["FITS files"] / 1e3, 1.0, 0.05
     yield "where this catalog has 1.6", v["visits_here"], 1.6, 0.05
     yield "144 hours of fetching at 2 MB/s", v["download"][2], 144, 2
     yield "3 hours at 100 MB/s", v["download"][100], 3, 0.2
-    hours = v["hours"]["processor hours"]
-    yield "some 2 processor hours", hours.iloc[0], 2, 5
-    yield "about an hour for the next model", hours.iloc[1], 1, 1.5
     yield "kept the store, about 35 GB", v["sizes"]["store"], 35, 2
