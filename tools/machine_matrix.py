@@ -105,7 +105,7 @@ def run(name, paths, data=None):
     ]
     began = time.monotonic()
     with open(folder / "log.txt", "w") as log:
-        command += ["-p", "no:cacheprovider", "--nbval", "--nbval-cell-timeout=1800", *paths]
+        command += ["-p", "no:cacheprovider", "--nbval", "--nbval-cell-timeout=2700", *paths]
         code = subprocess.run(
             command, cwd=ROOT, env=environment(settings), stdout=log, stderr=log
         ).returncode
