@@ -13,7 +13,15 @@ import nbformat
 import pytest
 
 from lab_course.course import write_bundle, write_course
-from lab_course.student import ANSWER, kind_of, student_version, write_missing
+from lab_course.student import (
+    ANSWER,
+    POINTS,
+    PREDICTION,
+    kind_of,
+    names_needed,
+    student_version,
+    write_missing,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-8]*.ipynb"))
@@ -93,6 +101,65 @@ def test_answers_go_and_ids_do_not_depend_on_prose():
     student = student_version(notebook, "01_x")
     assert [cell.metadata.nbgrader.grade_id for cell in student.cells[2:]] == plain
     assert student.cells[-1].source == ANSWER
+
+
+def test_a_prediction_has_a_cell_before_the_output_and_points_of_its_own():
+    notebook = made_up()
+    notebook.cells[-1].metadata["lab"] = {"ask": "Are they larger?", "points": 4}
+    student = student_version(notebook, "01_x")
+    task, asked, prediction, check, answer = student.cells[1:]
+    assert "your turn" in task.source
+    assert asked.source.endswith("Are they larger?")
+    assert prediction.source == PREDICTION
+    assert prediction.metadata.nbgrader.points == POINTS["prediction"]
+    assert check.source == CHECK
+    assert answer.metadata.nbgrader.points == 4
+
+
+def test_only_what_later_cells_need_is_asked_for():
+    solution = "total = 0\nfor degree in (1, 2):\n    total += degree\ntable['sum'] = total"
+    given = "print(total)\nfor degree in (3, 4):\n    print([total for total in (degree,)])"
+    notebook = made_up()
+    notebook.cells[1].source = f"table = {{}}\n### BEGIN SOLUTION\n{solution}\n### END SOLUTION"
+    notebook.cells.insert(2, nbformat.v4.new_code_cell(given))
+    task = student_version(notebook, "01_x").cells[1].source
+    assert task.splitlines()[1:] == [
+        "total = ...  # your turn",
+        "table['sum'] = ...  # your turn",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sources", "needed"),
+    [
+        (["x = x + 1"], {"x"}),
+        (["x += 1"], {"x"}),
+        (["x = 1", "y = x"], set()),
+        (["def f(a, *b, c=d): return a + b + c + e"], {"d", "e"}),
+        (["g = lambda a: a + b"], {"b"}),
+        (["[i for i in y for j in i if j > k]", "{a: b for a, b in z}"], {"y", "k", "z"}),
+        (["import numpy as np, os.path", "np.mean(os.path.sep)"], set()),
+        (["for i in range(3): total = i", "print(i, total)"], {"range", "print"}),
+        (["with open('x') as file: file.read()"], {"open"}),
+        (["class A(B):\n    x = y"], {"B", "y"}),
+        (["%matplotlib widget\nx"], {"x"}),
+    ],
+)
+def test_names_needed(sources, needed):
+    assert names_needed(sources) == needed
+
+
+def test_the_table_of_points_is_that_of_the_cells():
+    page = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+    for row, kind in (
+        ("check cells", "check"),
+        ("predictions", "prediction"),
+        ("written answers", "answer"),
+    ):
+        assert f"| {row} | {POINTS[kind]} |" in page
+    student = student_version(read(ROOT / "notebooks" / "07_starnet.ipynb"), "07_starnet")
+    assert student.cells[-1].metadata.nbgrader.points == 20
+    assert "final write-up, in the cell of the abstract (07) | 20 |" in page
 
 
 def read(path):

@@ -8,6 +8,8 @@ The notebooks of the lab say themselves what is what:
   in the student's own words.
 - The tag ``check`` marks a code cell that judges the numbers above it; ``lab.points`` in its
   metadata are its points.
+- ``lab.ask`` in the metadata of an answer is a question about the output above it, to be answered
+  before it is looked at. It gets a cell for the prediction, which has points of its own.
 
 `student_version` makes what a student gets; `course_version` makes the source of an nbgrader
 assignment, from which nbgrader makes the same. In both, the names that later cells need stay as
@@ -29,7 +31,8 @@ __all__ = ["course_version", "student_version", "write_missing"]
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 PLACEHOLDER = "...  # your turn"
 ANSWER = "*Your answer: replace this line.*"
-POINTS = {"check": 1, "answer": 2}
+PREDICTION = "*Your prediction: replace this line.*"
+POINTS = {"check": 1, "prediction": 1, "answer": 2}
 """Points of a cell where its metadata (`lab.points`) do not say other ones."""
 
 
@@ -98,12 +101,21 @@ def _prepared(notebook, stem, keep_solutions):
                 cell.source = ANSWER
             cell.metadata["nbgrader"] = _graded(name, points=points, solution=True)
         if "ask" in lab:
-            question = f"**Predict, then look.** {lab['ask']}"
-            asked = nbformat.v4.new_markdown_cell(question, id=f"ask-{stem[:2]}-{len(cells)}")
-            cells.insert(_before_last_code(cells), asked)
+            counts["prediction"] = counts.get("prediction", 0) + 1
+            place = _before_last_code(cells)
+            cells[place:place] = _prediction(lab["ask"], stem[:2], counts["prediction"])
         cells.append(cell)
     about = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     return nbformat.v4.new_notebook(cells=cells, metadata=about)
+
+
+def _prediction(question, chapter, number):
+    """A question, and the cell in which a student predicts what the next output will show."""
+    name = f"{chapter}-prediction-{number:02d}"
+    asked = nbformat.v4.new_markdown_cell(f"**Predict, then look.** {question}", id=f"ask-{name}")
+    cell = nbformat.v4.new_markdown_cell(PREDICTION, id=name)
+    cell.metadata["nbgrader"] = _graded(name, points=POINTS["prediction"], solution=True)
+    return [asked, cell]
 
 
 def _with_hidden_test(source):
@@ -156,7 +168,7 @@ def _stub(solution, later):
     indent = re.match(r"[ \t]*", solution)[0]
     if indent:  # the body of a function whose signature stands outside the marks
         return f"{indent}{PLACEHOLDER}"
-    wanted = set().union(*map(_names_read, later)) if later else set()
+    wanted = names_needed(later)
     lines = []
     for node in ast.parse(_without_magics(solution)).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -164,11 +176,16 @@ def _stub(solution, later):
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             lines += _signature(node)
         else:
-            stored = (n for n in ast.walk(node) if isinstance(n, ast.Name))
-            names = [n.id for n in stored if isinstance(n.ctx, ast.Store) and n.id in wanted]
-            tasks = (f"{name} = {PLACEHOLDER}" for name in dict.fromkeys(names))
+            names = [name for name in _Names().of(node).bound if name in wanted]
+            tasks = (f"{name} = {PLACEHOLDER}" for name in names + _items_set(node))
             lines += [task for task in tasks if task not in lines]
     return "\n".join(lines) or PLACEHOLDER
+
+
+def _items_set(node):
+    """What an assignment such as `table["column"] = ...` fills in, as it is written."""
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return [ast.unparse(one) for one in targets if isinstance(one, ast.Subscript)]
 
 
 def _signature(node):
@@ -180,10 +197,101 @@ def _signature(node):
     return [f"def {node.name}({ast.unparse(node.args)}):", *doc, f"    {PLACEHOLDER}"]
 
 
-def _names_read(source):
-    """Names that a code cell reads."""
-    tree = ast.parse(_without_magics(source))
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+def names_needed(sources):
+    """Names that cells read before any of them sets it: what must be there when the first begins.
+
+    Parameters
+    ----------
+    sources : list of str
+        Code of cells, in their order.
+
+    Returns
+    -------
+    set of str
+
+    Examples
+    --------
+    >>> sorted(names_needed(["for x in values: print(x + shift)", "total = sum(x for x in more)"]))
+    ['more', 'print', 'shift', 'sum', 'values']
+    """
+    names = _Names()
+    for source in sources:
+        names.of(ast.parse(_without_magics(source)))
+    return names.needed
+
+
+class _Names(ast.NodeVisitor):
+    """Names that code sets (`bound`, in order) and names that it reads before (`needed`)."""
+
+    def __init__(self):
+        self.bound, self.needed = {}, set()
+
+    def of(self, node):
+        self.visit(node)
+        return self
+
+    def visit_Name(self, node):
+        if isinstance(node.ctx, ast.Load):
+            if node.id not in self.bound:
+                self.needed.add(node.id)
+        else:
+            self.bound[node.id] = True
+
+    def visit_alias(self, node):
+        self.bound[(node.asname or node.name).split(".")[0]] = True
+
+    def visit_Assign(self, node):
+        """The value is read before the name is set, in `x = x + 1`."""
+        self._visit_all([node.value, *node.targets])
+
+    def visit_AugAssign(self, node):
+        if isinstance(node.target, ast.Name) and node.target.id not in self.bound:
+            self.needed.add(node.target.id)
+        self._visit_all([node.value, node.target])
+
+    def visit_For(self, node):
+        self._visit_all([node.iter, node.target, *node.body, *node.orelse])
+
+    def visit_FunctionDef(self, node):
+        self._visit_all(node.decorator_list)
+        self._visit_function(node.args, node.body, node.name)
+
+    def visit_ClassDef(self, node):
+        self._visit_all([*node.decorator_list, *node.bases])
+        self.bound[node.name] = True
+        self._visit_inside(node.body, [])
+
+    def visit_Lambda(self, node):
+        self._visit_function(node.args, [node.body])
+
+    def _visit_function(self, arguments, body, name=None):
+        """Defaults are read where a function is defined; its arguments are its own."""
+        self._visit_all([one for one in arguments.defaults + arguments.kw_defaults if one])
+        if name:
+            self.bound[name] = True
+        own = [one.arg for one in ast.walk(arguments) if isinstance(one, ast.arg)]
+        self._visit_inside(body, own)
+
+    def _visit_comprehension(self, node):
+        """Its variables are its own; it reads before them what it runs over."""
+        values = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        parts = []
+        for loop in node.generators:
+            parts += [loop.iter, loop.target, *loop.ifs]
+        self._visit_inside([*parts, *values], [])
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _visit_comprehension
+
+    def _visit_inside(self, nodes, arguments):
+        """Code with names of its own, of which only those that it needs are known outside."""
+        inside = _Names()
+        inside.bound.update(dict.fromkeys(arguments, True))
+        inside._visit_all(nodes)
+        self.needed |= inside.needed - set(self.bound)
+
+    def _visit_all(self, nodes):
+        for node in nodes:
+            self.visit(node)
 
 
 def _without_magics(source):
