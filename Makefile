@@ -1,7 +1,9 @@
 # make: what there is to make. See README.md.
 PYTHON ?= python3
 SHELL := /bin/sh
-export OPENBLAS_NUM_THREADS ?= 2
+# Two notebooks, or two tests, run side by side: threads of each that wait for the other's cost more than they bring
+export OPENBLAS_NUM_THREADS ?= 1
+export OMP_NUM_THREADS ?= 1
 export PYTHONPATH := $(CURDIR):$(CURDIR)/packages$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 # The active environment if there is one (conda's base does not count), else .venv
