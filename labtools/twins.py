@@ -163,8 +163,10 @@ class View:
 
     def _coordinates(self, arrays, patterns):
         flux, variance = arrays
-        weight = 1 / (variance + self.scatter)
-        residual = np.where(weight > 0, flux - self.mean, 0)
+        if (variance == variance[:1]).all():  # equal errors: one row of weights serves all stars
+            variance = variance[:1]
+        weight = 1 / (variance + self.scatter)  # (star or 1, pixel), 0 for a pixel without flux
+        residual = flux - self.mean
         normal = _normal_matrices(patterns, weight)
         # A direction that no pixel sees keeps a variance that is large, but finite.
         noise = np.linalg.inv(normal + 1e-6 * np.eye(len(patterns)))
@@ -175,21 +177,18 @@ class View:
 
 def _normal_matrices(patterns, weight):
     """V N^-1 V^T (star, p, p) of patterns V (p, pixel) with weights N^-1 (star, pixel)."""
-    stars = len(weight)
-    if (weight == weight[:1]).all():  # equal errors: one matrix serves all stars
-        weight = weight[:1]
     row, column = np.triu_indices(len(patterns))
     normal = np.empty((len(weight), len(patterns), len(patterns)))
     for some in _slices(row.size, BLOCK):  # products of two patterns at a time
         products = weight @ (patterns[row[some]] * patterns[column[some]]).T
         normal[:, row[some], column[some]] = normal[:, column[some], row[some]] = products
-    return np.broadcast_to(normal, (stars, *normal.shape[1:]))
+    return normal
 
 
 def _enlargement(left, good, p):
     """By how much noise is larger than errors say (star,): reduced chi² times correlated pixels."""
-    squares, pixels = (left**2).sum(axis=1), good.sum(axis=1)
-    products = [(left[:, lag:] * left[:, :-lag]).sum(axis=1) for lag in (1, 2, 3)]
+    squares, pixels = np.einsum("sp,sp->s", left, left), good.sum(axis=1)
+    products = [np.einsum("sp,sp->s", left[:, lag:], left[:, :-lag]) for lag in (1, 2, 3)]
     correlation = np.array(products) / np.maximum(squares, 1e-30)
     certain = correlation > 2 / np.sqrt(np.maximum(pixels, 1))
     reduced = squares / np.maximum(pixels - p, 1)

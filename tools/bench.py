@@ -294,7 +294,8 @@ Python {platform.python_version()}, {versions}.
 
 
 def main(largest=20_000):
-    import bench_nets  # it uses the clock of this file
+    import bench_nets  # these use the clock of this file
+    import bench_public
     import bench_twins
 
     warnings.filterwarnings("ignore", message="(chip|the model extrapolates|PyTensor could not)")
@@ -309,7 +310,8 @@ def main(largest=20_000):
     model = Cannon.train(teach, labels)
     sizes = [number for number in (250, 1000, 4000, 20_000) if number <= largest]
     suites = [
-        training(model, teach, labels), fitting(model, test), sampling(model, test.isel(star=[0])),
+        training(model, teach, labels), fitting(model, test),
+        bench_public.rows(teach, labels, test), sampling(model, test.isel(star=[0])),
         reading(survey), *(growth(model, number) for number in sizes), memory(model),
         *(label_growth(model, k) for k in (3, 5, 7, 10)), bench_nets.rows(), bench_twins.rows(),
         redrawing(survey, model, teach, labels), cells(),

@@ -42,11 +42,13 @@ CONFIGURATIONS = {  # name: settings, what they change, and the feature of the p
     "torch-without-avx": ({"ATEN_CPU_CAPABILITY": "default"}, TORCH, "avx2"),
 }
 NEUTRAL = {name for settings, *_ in CONFIGURATIONS.values() for name in settings}
+USUAL = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # as the Makefile has them
 
 
 def environment(settings):
-    """The environment without any such setting, and then with these."""
-    return {name: value for name, value in os.environ.items() if name not in NEUTRAL} | settings
+    """The environment with the usual settings, and then with these."""
+    others = {name: value for name, value in os.environ.items() if name not in NEUTRAL}
+    return others | USUAL | settings
 
 
 def fingerprint(script, settings):
