@@ -10,6 +10,8 @@ import machine_matrix
 def build(tmp_path, monkeypatch):
     monkeypatch.setattr(machine_matrix, "BUILD", tmp_path)
     monkeypatch.setattr(machine_matrix, "state", lambda: "commit")
+    # The processes and the notebooks of a whole run take seconds to begin
+    monkeypatch.setattr(machine_matrix, "OPTIONS", ("-p", "no:nbval"))
     return tmp_path
 
 

@@ -42,6 +42,10 @@ CONFIGURATIONS = {  # name: settings, what they change, and the feature of the p
     "torch-without-avx": ({"ATEN_CPU_CAPABILITY": "default"}, TORCH, "avx2"),
 }
 NEUTRAL = {name for settings, *_ in CONFIGURATIONS.values() for name in settings}
+OPTIONS = (
+    "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder",
+    "--nbval", "--nbval-cell-timeout=2700",
+)  # fmt: skip
 USUAL = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # as the Makefile has them
 
 
@@ -94,20 +98,9 @@ def run(name, paths, data=None):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     settings = CONFIGURATIONS[name][0] | {"LAB_DATA": str(data or folder / "data")}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "2",
-        "--dist",
-        "loadfile",
-        "--no-loadscope-reorder",
-    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *OPTIONS, *paths]
     began = time.monotonic()
     with open(folder / "log.txt", "w") as log:
-        command += ["-p", "no:cacheprovider", "--nbval", "--nbval-cell-timeout=2700", *paths]
         code = subprocess.run(
             command, cwd=ROOT, env=environment(settings), stdout=log, stderr=log
         ).returncode

@@ -8,6 +8,8 @@ from mock_survey.instrument import NEIGHBOUR, RIPPLE
 
 __all__ = ["degrade"]
 
+BLOCK = 64  # stars that are worked on at a time, so that arrays stay small
+
 
 def degrade(spectra: xr.Dataset, snr: float | np.ndarray, seed: int = 0) -> xr.Dataset:
     """Spectra as a less perfect telescope gives them.
@@ -53,28 +55,36 @@ def degrade(spectra: xr.Dataset, snr: float | np.ndarray, seed: int = 0) -> xr.D
     if (before > 1.001 * error).any():
         raise ValueError(f"some spectra have a lower SNR than {np.max(snr):g} already")
     white = rng.standard_normal((stars, wavelength.size + 1))
-    noise = (white[:, :-1] + NEIGHBOUR * white[:, 1:]) / np.hypot(1, NEIGHBOUR)
-    noise *= np.sqrt(np.maximum(error**2 - before**2, 0))
-    flux = np.zeros(spectra.flux.shape)
-    recorded_here = np.flatnonzero(good.any(axis=0))
-    for pixels in np.split(recorded_here, np.flatnonzero(np.diff(recorded_here) > 1) + 1):
-        x = np.linspace(-1, 1, pixels.size)
-        clean = spectra.flux.values[:, pixels]
+    clean, flux = spectra.flux.values, np.zeros(spectra.flux.shape)
+    for first, last in _detectors(good.any(axis=0)):
+        x = np.linspace(-1, 1, last - first)
         scatter = np.array([0.04, 0.05, 0.04, 0.002, 0.001])
         smooth = np.array([1, 0, 0, 0, 0]) + scatter * rng.standard_normal((stars, 5))
         size, waves = rng.normal(0, RIPPLE, (stars, 2)), rng.uniform(3, 9, (stars, 2))
         phase = 2 * np.pi * rng.random((stars, 2))
-        ripple = np.sin(np.pi * waves[..., None] * x + phase[..., None])
-        response = smooth @ chebyshev.chebvander(x, 4).T
-        response *= 1 + np.einsum("sw,swp->sp", size, ripple)
-        seen = clean * response + noise[:, pixels]
         # In each of twenty parts of the detector the brightest eighth of the mean spectrum.
-        parts = np.array_split(np.arange(pixels.size), 20)
-        mean = clean.mean(axis=0)
+        mean = clean[:, first:last].mean(axis=0, dtype=float)
+        parts = np.array_split(np.arange(x.size), 20)
         bright = [part[np.argsort(mean[part])[-max(3, part.size // 8) :]] for part in parts]
         trusted = np.concatenate(bright)
         basis = chebyshev.chebvander(x, 2)
-        flux[:, pixels] = seen / (seen[:, trusted] @ (basis @ np.linalg.pinv(basis[trusted])).T)
+        parabola = (basis @ np.linalg.pinv(basis[trusted])).T  # (trusted pixel, pixel)
+        for start in range(0, stars, BLOCK):
+            some = slice(start, start + BLOCK)
+            added = np.sqrt(np.maximum(error[some] ** 2 - before[some, first:last] ** 2, 0))
+            neighbours = white[some, first:last] + NEIGHBOUR * white[some, first + 1 : last + 1]
+            noise = added * neighbours / np.hypot(1, NEIGHBOUR)
+            ripple = np.sin(np.pi * waves[some, :, None] * x + phase[some, :, None])
+            response = smooth[some] @ chebyshev.chebvander(x, 4).T
+            response *= 1 + np.einsum("sw,swp->sp", size[some], ripple)
+            seen = clean[some, first:last] * response + noise
+            flux[some, first:last] = seen / (seen[:, trusted] @ parabola)
     written = np.where(good, error, np.inf)
     axes = ("star", "wavelength")
     return spectra.assign(flux=(axes, np.where(good, flux, 0)), error=(axes, written))
+
+
+def _detectors(recorded):
+    """First pixel and the one after the last of each stretch of pixels that are recorded."""
+    edges = np.flatnonzero(np.diff(np.r_[False, recorded, False]))
+    return edges.reshape(-1, 2)
