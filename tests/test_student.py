@@ -15,8 +15,13 @@ import pytest
 from lab_course.course import write_bundle, write_course
 from lab_course.student import (
     ANSWER,
+    BEGIN,
+    PLACEHOLDER,
     POINTS,
     PREDICTION,
+    _Names,
+    _without_magics,
+    is_unsolved,
     kind_of,
     names_needed,
     student_version,
@@ -105,15 +110,75 @@ def test_answers_go_and_ids_do_not_depend_on_prose():
 
 def test_a_prediction_has_a_cell_before_the_output_and_points_of_its_own():
     notebook = made_up()
-    notebook.cells[-1].metadata["lab"] = {"ask": "Are they larger?", "points": 4}
+    notebook.cells[2].metadata["lab"]["ask"] = "Are they larger?"
+    notebook.cells[3].metadata["lab"] = {"question": "Which are larger?", "points": 4}
     student = student_version(notebook, "01_x")
-    task, asked, prediction, check, answer = student.cells[1:]
+    task, asked, prediction, check, question, answer = student.cells[1:]
     assert "your turn" in task.source
     assert asked.source.endswith("Are they larger?")
     assert prediction.source == PREDICTION
     assert prediction.metadata.nbgrader.points == POINTS["prediction"]
     assert check.source == CHECK
+    assert question.source == "**Question.** Which are larger?"
+    assert answer.source == ANSWER
     assert answer.metadata.nbgrader.points == 4
+
+
+def test_an_unsolved_task_falls_back_on_the_package_at_the_end_of_its_section():
+    notebook = made_up()
+    notebook.cells[1].metadata["lab"] = {"fallback": {"logg": "[4.4, 2.1, 0.4]"}}
+    notebook.cells.append(nbformat.v4.new_markdown_cell("## Problem 2"))
+    fallback, heading = student_version(notebook, "01_x").cells[-2:]
+    assert heading.source == "## Problem 2"
+    found = {"logg": ...}
+    exec(fallback.source, found)
+    assert found["logg"] == [4.4, 2.1, 0.4]
+    found = {"logg": [1]}
+    exec(fallback.source, found)
+    assert found["logg"] == [1]
+
+
+def test_a_function_with_a_stub_is_unsolved(tmp_path, monkeypatch):
+    (tmp_path / "work_of_a_student.py").write_text(
+        f"def one():\n    {PLACEHOLDER}\n\n\ndef two():\n    return 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import work_of_a_student
+
+    assert is_unsolved(work_of_a_student.one)
+    assert not is_unsolved(work_of_a_student.two)
+    assert not is_unsolved(3)
+
+
+def test_each_question_is_asked_and_each_section_can_start(pair):
+    """Answers have questions; what later sections need of a task has a fallback."""
+    notebook, _ = pair
+    cells = notebook.cells
+    for place, cell in enumerate(cells):
+        if kind_of(cell) == "answer":
+            assert cell.metadata.get("lab", {}).get("question"), cell.source[:80]
+        if "ask" in cell.metadata.get("lab", {}):
+            assert cell.cell_type == "code", "a prediction stands before the output it is about"
+        if kind_of(cell) == "solution" and BEGIN in cell.source:
+            ends = (n for n in range(place + 1, len(cells)) if cells[n].source.startswith("#"))
+            rest = cells[next(ends, len(cells)) :]
+            needed = names_needed([one.source for one in rest if one.cell_type == "code"])
+            # What stands before the first task of the cell is there in any case
+            before = cell.source.split(BEGIN)[0]
+            functions = re.findall(
+                r"^(?:def|class) (\w+)(?:(?!^\S).)*?^[ \t]+### BEGIN", cell.source, re.M | re.S
+            )
+            stopped = (_bound(cell.source) - _bound(before) | set(functions)) & needed
+            fallback = set(cell.metadata.get("lab", {}).get("fallback", {}))
+            assert stopped <= fallback, (cell.source[:80], stopped - fallback)
+
+
+def _bound(source):
+    """Names that code sets outside of functions; a signature that is cut off counts as nothing."""
+    try:
+        return set(_Names().of(ast.parse(_without_magics(source))).bound)
+    except SyntaxError:
+        return set()
 
 
 def test_only_what_later_cells_need_is_asked_for():

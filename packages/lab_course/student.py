@@ -8,8 +8,11 @@ The notebooks of the lab say themselves what is what:
   in the student's own words.
 - The tag ``check`` marks a code cell that judges the numbers above it; ``lab.points`` in its
   metadata are its points.
-- ``lab.ask`` in the metadata of an answer is a question about the output above it, to be answered
-  before it is looked at. It gets a cell for the prediction, which has points of its own.
+- ``lab.question`` in the metadata of an answer is what its cell asks.
+- ``lab.ask`` in the metadata of a code cell is a question about its output, to be answered before
+  the cell is run. It gets a cell for the prediction, which has points of its own.
+- ``lab.fallback`` in the metadata of a solution names what later sections need, and where the
+  package has it: a cell at the end of the section takes it from there if the task is not solved.
 
 `student_version` makes what a student gets; `course_version` makes the source of an nbgrader
 assignment, from which nbgrader makes the same. In both, the names that later cells need stay as
@@ -19,6 +22,7 @@ assignment, from which nbgrader makes the same. In both, the names that later ce
 import argparse
 import ast
 import copy
+import inspect
 import re
 from pathlib import Path
 
@@ -26,11 +30,12 @@ import nbformat
 
 from apogee_archive.settings import checkout
 
-__all__ = ["course_version", "student_version", "write_missing"]
+__all__ = ["course_version", "is_unsolved", "names_needed", "student_version", "write_missing"]
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 PLACEHOLDER = "...  # your turn"
 ANSWER = "*Your answer: replace this line.*"
+FALLBACK = "# Not solved yet? Then the next section starts from what the package has."
 PREDICTION = "*Your prediction: replace this line.*"
 POINTS = {"check": 1, "prediction": 1, "answer": 2}
 """Points of a cell where its metadata (`lab.points`) do not say other ones."""
@@ -77,7 +82,7 @@ def kind_of(cell):
 
 
 def _prepared(notebook, stem, keep_solutions):
-    cells, counts = [], {}
+    cells, counts, fallback = [], {}, {}
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     code_seen = 0
     for cell in copy.deepcopy(notebook.cells):
@@ -85,10 +90,17 @@ def _prepared(notebook, stem, keep_solutions):
         if cell.cell_type == "code":
             code_seen += 1
             cell.update(outputs=[], execution_count=None)
+        elif fallback and cell.source.startswith("#"):  # a section ends here
+            cells.append(_fallback_cell(fallback, stem[:2], len(cells)))
+            fallback = {}
+        fallback |= lab.get("fallback", {})
         # Ids count cells of a kind, so that they stay when prose is added elsewhere in the notebook
         counts[kind] = counts.get(kind, 0) + 1
         name = f"{stem[:2]}-{kind}-{counts[kind]:02d}"
         points = lab.get("points", POINTS.get(kind))
+        if "ask" in lab:
+            counts["prediction"] = counts.get("prediction", 0) + 1
+            cells += _prediction(lab["ask"], stem[:2], counts["prediction"])
         if kind == "solution":
             cell.source = _task(cell.source, sources[code_seen:], keep_solutions)
             cell.metadata["nbgrader"] = _graded(name, solution=True)
@@ -97,20 +109,43 @@ def _prepared(notebook, stem, keep_solutions):
                 cell.source = _with_hidden_test(cell.source)
             cell.metadata["nbgrader"] = _graded(name, points=points, locked=True)
         elif kind == "answer":
+            if "question" in lab:
+                question = f"**Question.** {lab['question']}"
+                cells.append(nbformat.v4.new_markdown_cell(question, id=f"question-{name}"))
             if not keep_solutions:
                 cell.source = ANSWER
             cell.metadata["nbgrader"] = _graded(name, points=points, solution=True)
-        if "ask" in lab:
-            counts["prediction"] = counts.get("prediction", 0) + 1
-            place = _before_last_code(cells)
-            cells[place:place] = _prediction(lab["ask"], stem[:2], counts["prediction"])
         cells.append(cell)
     about = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     return nbformat.v4.new_notebook(cells=cells, metadata=about)
 
 
+def _fallback_cell(fallback, chapter, number):
+    """A code cell that replaces what is not solved by what the package has."""
+    lines = [FALLBACK, "from lab_course.student import is_unsolved", ""]
+    for name, value in fallback.items():
+        lines += [f"if is_unsolved({name}):", f"    {name} = {value}"]
+    return nbformat.v4.new_code_cell("\n".join(lines), id=f"fallback-{chapter}-{number}")
+
+
+def is_unsolved(value):
+    """Whether a student has not filled this in yet: ``...``, or a function that holds a stub.
+
+    Examples
+    --------
+    >>> is_unsolved(...), is_unsolved(3.0)
+    (True, False)
+    """
+    if value is ...:
+        return True
+    try:
+        return PLACEHOLDER in inspect.getsource(value)
+    except (OSError, TypeError):  # it is no function, or none that was written here
+        return False
+
+
 def _prediction(question, chapter, number):
-    """A question, and the cell in which a student predicts what the next output will show."""
+    """A question, and the cell in which a student predicts what the next cell will show."""
     name = f"{chapter}-prediction-{number:02d}"
     asked = nbformat.v4.new_markdown_cell(f"**Predict, then look.** {question}", id=f"ask-{name}")
     cell = nbformat.v4.new_markdown_cell(PREDICTION, id=name)
@@ -128,12 +163,6 @@ def _with_hidden_test(source):
         last,
     ]
     return "\n".join([source, "### BEGIN HIDDEN TESTS", *hidden, "### END HIDDEN TESTS"])
-
-
-def _before_last_code(cells):
-    """The place before the last code cell, whose result a question is about."""
-    places = [number for number, cell in enumerate(cells) if cell.cell_type == "code"]
-    return places[-1] if places else len(cells)
 
 
 def _graded(name, points=None, solution=False, locked=False):
