@@ -85,7 +85,8 @@ course: installed-test
 student: installed-lab
 	$(PY) -m lab_course student
 
-handin: installed-test
+handin: environment
+	@test -f $(ENV)/.lab-installed-test || $(INSTALL) lab,handin $(TORCH_INDEX)
 	LAB_STUDENT="$(NAME)" $(PY) -m lab_course handin
 
 site: environment

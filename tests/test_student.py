@@ -314,6 +314,31 @@ def test_the_bundle_holds_no_solution_and_no_output(tmp_path):
     assert not (tmp_path / "figures").exists()
 
 
+def test_each_target_of_the_bundle_has_what_it_needs(tmp_path):
+    write_bundle(tmp_path, NOTEBOOKS)
+    readme = (tmp_path / "README.md").read_text()
+    for target in ("help", "jupyter", "handin", "doctor"):
+        done = subprocess.run(
+            ["make", "-n", target, "NAME=Ada"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        for name in re.findall(r"\btools/[\w.]+|\bnotebooks\b", done.stdout):
+            assert (tmp_path / name).exists(), name
+    assert {"jupyter", "handin"} <= set(re.findall(r"make (\w+)", readme))
+
+
+def test_a_bundle_is_handed_in_only_when_somebody_has_worked_in_it(tmp_path):
+    from lab_course.submission import find_work
+
+    write_bundle(tmp_path, NOTEBOOKS)
+    assert find_work(tmp_path) is None
+    path = tmp_path / "notebooks" / "01_selection.ipynb"
+    notebook = read(path)
+    notebook.cells[-1].source = "Two bands."
+    nbformat.write(notebook, path)
+    assert find_work(tmp_path) == tmp_path / "notebooks"
+
+
 RIGHT = "import numpy as np\nlogg = 4.438 - 2 * np.log10(np.array([1, 15, 100.0]))"
 SUBMISSIONS = {
     "right": (RIGHT, 3.0),

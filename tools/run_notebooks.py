@@ -257,9 +257,11 @@ def place_in_line(job):
     return (LONG.index(stem) if stem in LONG else len(LONG), stem)
 
 
-def side_by_side(jobs, at_once):
-    """Run some notebooks at a time, until one fails; the long ones begin."""
-    waiting, running = sorted(jobs, key=place_in_line), []
+def side_by_side(jobs, at_once, keep_going=False):
+    """Run some notebooks at a time, until one fails, or all of them; the long ones begin.
+
+    Returns whether one has failed."""
+    waiting, running, failed = sorted(jobs, key=place_in_line), [], False
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
@@ -268,9 +270,11 @@ def side_by_side(jobs, at_once):
             ready = wait([one.sentinel for one in running])
             for one in [one for one in running if one.sentinel in ready]:
                 one.join()  # ready is a moment before there is an exit code
-                if one.exitcode:
+                if one.exitcode and not keep_going:
                     sys.exit(1)
+                failed = failed or bool(one.exitcode)
                 running.remove(one)
+        return failed
     finally:
         for one in running:
             one.kill()  # its kernel notices
@@ -284,6 +288,9 @@ def main():
         "--at-once", type=int, help="notebooks side by side; default: 2, on one core 1"
     )
     parser.add_argument("--timeout", type=int, default=1800, help="seconds a cell may take")
+    parser.add_argument(
+        "--keep-going", action="store_true", help="run the others when one has failed"
+    )
     options = parser.parse_args()
     if refusal := prepare(in_place=not options.into):
         parser.error(refusal)
@@ -296,7 +303,9 @@ def main():
     of_the_lab = any(path.resolve().parent == ROOT / "notebooks" for path in paths)
     if of_the_lab and os.environ.get("LAB_SURVEY", "").strip().lower() in ("", "simulated"):
         make_data()
-    side_by_side(jobs, options.at_once or min(2, os.cpu_count() or 1))
+    at_once = options.at_once or min(2, os.cpu_count() or 1)
+    if side_by_side(jobs, at_once, options.keep_going):
+        return 1
     if options.into:
         print(closing(options.into))
     return 0

@@ -31,8 +31,38 @@ SHIPPED = (
     "constraints.txt",
     "environment.yml",
     "LICENSE",
-    "Makefile",
 )
+MAKEFILE = """# make: what there is to make. See README.md.
+PYTHON ?= python3
+SHELL := /bin/sh
+export OPENBLAS_NUM_THREADS ?= 1
+export OMP_NUM_THREADS ?= 1
+export PYTHONPATH := $(CURDIR):$(CURDIR)/packages$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+# The active environment if there is one (conda's base does not count), else .venv
+ENV := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX)),.venv)
+PY := $(ENV)/bin/python
+
+.PHONY: help installed jupyter handin doctor
+
+help:
+\t@echo "make jupyter   set up, then open the notebooks in JupyterLab"
+\t@echo "make handin NAME='Your Name'   run your notebooks; leave PDFs in figures/"
+\t@echo "make doctor    what is installed, which data are here, and what to do about what is wrong"
+
+installed:
+\t@test -x $(PY) || $(PYTHON) -m venv $(ENV)
+\t@tools/install.sh $(ENV) lab,handin
+
+jupyter: installed
+\t$(ENV)/bin/jupyter lab --notebook-dir=notebooks
+
+handin: installed
+\tLAB_STUDENT="$(NAME)" $(PY) -m lab_course handin
+
+doctor: installed
+\t$(PY) -m lab_course doctor
+"""
 CONFIG = '''"""nbgrader's settings for the lab: some cells train networks or sample posteriors."""
 
 c = get_config()  # noqa: F821
@@ -45,13 +75,17 @@ c.ExecutePreprocessor.interrupt_on_timeout = True
 '''
 README = """# The stellar spectra lab
 
-The notebooks are in `notebooks/`. Write your solutions where it says "your turn"; your answers go
-into the cells that ask for them. A check cell says whether your numbers are right.
+The notebooks are in `notebooks/`. Write your solutions where it says "your turn", and predictions
+and answers into the cells that ask for them. A check cell says whether your numbers are right.
 
     make jupyter                           # installs the packages, then opens JupyterLab
     make handin NAME="Firstname Lastname"  # runs your notebooks; PDFs and write-up in figures/
 
-It needs Python 3.11 or newer, `make`, and 3.3 GB of disk.
+If you cannot solve a task, go on: at the end of its section a cell takes what later sections need
+from the package. `make handin` runs each notebook as far as it goes, writes what it can, and says
+what is missing. The last cell of notebook 07 is for your abstract; begin it with `**Abstract.**`.
+
+It needs Python 3.11 or newer, `make`, and 3.7 GB of disk (the packages 2.4, the data 1.2).
 """
 
 
@@ -90,6 +124,7 @@ def write_bundle(folder, notebooks):
         else:
             shutil.copy(source, target)
     (folder / "README.md").write_text(README, encoding="utf-8")
+    (folder / "Makefile").write_text(MAKEFILE, encoding="utf-8")
     texts = {}
     for path in notebooks:
         notebook = student_version(nbformat.read(path, 4), path.stem)

@@ -1,8 +1,8 @@
 """What a student hands in: three checkpoint PDFs and a write-up, from their own notebooks.
 
 ``make handin NAME="Firstname Lastname"`` runs the notebooks that the student has worked on, and
-typesets (with typst) the answers that they hold: one section per problem, with the figure that the
-student's notebook shows there.
+typesets (with typst) the answers and figures that they hold, one section per problem. A notebook
+that stops at a fault costs what would have come after the fault, and is named; nothing else.
 """
 
 import argparse
@@ -15,16 +15,21 @@ import tempfile
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import typst
 
 from apogee_archive.settings import checkout
+from lab_course.student import ANSWER, PREDICTION
+from lab_course.typesetting import quoted, to_typst, typeset_safely
 from labtools import open_survey
 from labtools.checkpoints import checkpoint_path, student_name
 
-__all__ = ["Section", "find_work", "read_sections", "to_typst", "write_up"]
+__all__ = ["Section", "find_work", "read_sections", "write_up"]
 
+CHECKPOINTS = {1: "02_normalization", 2: "04_cross_validation", 3: "06_mcmc"}
+"""Checkpoints, and the notebooks that write them."""
 WITH_FIGURE = (1, 4, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 """Problems whose answer rests on a figure."""
 
@@ -38,14 +43,6 @@ likelihood. The other half tested it: their labels minimize $chi^2$ over all usa
 weighted by $1 slash (sigma^2 + s^2)$. The mystery star's posterior was sampled by NUTS with
 uniform priors over the range of the training labels, a tenth wider at each end.
 """
-KNOWN = {
-    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda"),
-    *("mu", "nu", "xi", "pi", "rho", "sigma", "tau", "phi", "chi", "psi", "omega"),
-    *("Gamma", "Delta", "Theta", "Lambda", "Sigma", "Phi", "Psi", "Omega"),
-    *("log", "ln", "exp", "sin", "cos", "tan", "max", "min", "sqrt", "bold", "approx", "plus"),
-    *("minus", "dot", "times", "sum", "product", "integral", "infinity", "partial", "nabla"),
-}
-"""Words that mean the same in TeX and in typst."""
 REFERENCES = (
     "Abdurro'uf et al. 2022, ApJS 259, 35 (SDSS DR17)",
     "Dotter 2016, ApJS 222, 8, and Choi et al. 2016, ApJ 823, 102 (MIST)",
@@ -59,77 +56,118 @@ REFERENCES = (
 
 @dataclass
 class Section:
-    """One problem of the assignment in a student's notebook.
+    """One problem of the assignments in a student's notebook.
 
     Attributes
     ----------
-    problem : int
-        Number of the problem.
+    kind : str
+        "Problem" (of the first assignment) or "Question" (of the second).
+    number : str
+        Its number, such as "6" or "2.2.1".
     heading : str
         Its heading.
-    answers : list of str
-        The student's answers, Markdown.
-    picture : bytes or None
-        The last figure of the section, PNG.
-    caption : str
-        What the figure shows.
+    parts : list of (str, object)
+        What it holds, in order: ("heading", text), ("answer", Markdown), ("figure", Picture).
+    open : int
+        How many answers are not written yet.
     """
 
-    problem: int
+    kind: str
+    number: str
     heading: str
-    answers: list[str] = field(default_factory=list)
-    picture: bytes | None = None
-    caption: str = ""
+    parts: list[tuple[str, Any]] = field(default_factory=list)
+    open: int = 0
+
+    @property
+    def answers(self) -> list[str]:
+        """The student's answers, Markdown."""
+        return [part for kind, part in self.parts if kind == "answer"]
+
+    @property
+    def pictures(self) -> list["Picture"]:
+        """The figures."""
+        return [part for kind, part in self.parts if kind == "figure"]
+
+    @property
+    def place(self) -> tuple:
+        """Where it stands in the write-up: problems before questions, each in their order."""
+        return self.kind != "Problem", [int(part) for part in re.findall(r"\d+", self.number)]
+
+
+@dataclass
+class Picture:
+    """A figure: PNG, and what it shows."""
+
+    png: bytes
+    caption: str
 
 
 def find_work(root):
     """The folder with the student's notebooks, or None where nobody has worked yet.
 
-    In a student's bundle that is ``notebooks``; in a full checkout ``build/work`` (from ``make
-    jupyter``) or ``build/student`` (from ``make student``), the first that holds a notebook which
-    differs from the lab's own.
+    These are ``build/work`` (from ``make jupyter``), ``build/student`` (from ``make student``) or,
+    in a student's bundle, ``notebooks``: the first that holds a notebook which differs from what
+    was given out.
     """
-    reference = root / "notebooks"
-    has_solutions = any(
-        "### BEGIN SOLUTION" in path.read_text("utf-8") for path in _notebooks(reference)
-    )
-    if not has_solutions:
-        return reference if _notebooks(reference) else None
-    for folder in (root / "build" / "work", root / "build" / "student"):
-        own = [path for path in _notebooks(folder) if _code(path) != _code(reference / path.name)]
-        if own:
+    for folder in (root / "build" / "work", root / "build" / "student", root / "notebooks"):
+        if any(_text(path) != _text(_given(path, root)) for path in _notebooks(folder)):
             return folder
     return None
 
 
+def _given(path, root):
+    """The notebook as it was given out: beside a student's copy, or the lab's own."""
+    original = path.with_name(f".{path.name}.original")
+    return original if original.exists() else root / "notebooks" / path.name
+
+
 def _notebooks(folder):
-    return sorted(folder.glob("0[1-7]*.ipynb"))
+    return sorted(folder.glob("0[1-8]*.ipynb"))
 
 
-def _code(path):
-    """All code of a notebook; nothing for one that is not there."""
+def _text(path):
+    """All that is written in a notebook; nothing for one that is not there."""
     if not path.is_file():
         return []
-    return [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    return [cell.source for cell in nbformat.read(path, 4).cells]
 
 
 def run_notebooks(work, into, root):
-    """Run the notebooks whose executed copy is not up to date; returns the runner's exit code."""
+    """Run the notebooks whose executed copy is not up to date, each to its end or to its first
+    fault. Returns what stopped, one sentence for each such notebook."""
     stale = []
     for path in _notebooks(work):
         mark = into / f".{path.stem}.made-by"
         if not (into / path.name).exists() or not mark.exists() or mark.read_text() != _key(path):
             stale.append(path)
-    if not stale:
-        return 0
+            mark.unlink(missing_ok=True)
+            (into / path.name).unlink(missing_ok=True)
+    for number, stem in CHECKPOINTS.items():  # it is written anew, or missing
+        if stem in [path.stem for path in stale]:
+            checkpoint_path(number).unlink(missing_ok=True)
+    if stale:
+        runner = [sys.executable, root / "tools" / "run_notebooks.py", "--keep-going"]
+        subprocess.run([*runner, *stale, "--into", into])
+    stopped = [fault for path in stale if (fault := _fault(into / path.name))]
     for path in stale:
-        (into / f".{path.stem}.made-by").unlink(missing_ok=True)
-    runner = [sys.executable, root / "tools" / "run_notebooks.py", *stale, "--into", into]
-    if code := subprocess.run(runner).returncode:
-        return code
-    for path in stale:
-        (into / f".{path.stem}.made-by").write_text(_key(path))
-    return 0
+        if not _fault(into / path.name):
+            (into / f".{path.stem}.made-by").write_text(_key(path))
+    return stopped
+
+
+def _fault(path):
+    """Where an executed notebook stopped, as a sentence; "" if it ran to its end."""
+    if not path.exists():
+        return f"{path.name} was not run"
+    code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code, start=1):
+        for output in cell.outputs:
+            if output.output_type == "error":
+                why = f"{output.ename}: {output.evalue}".splitlines()[0][:100]
+                return f"{path.name} stopped at code cell {number} of {len(code)} ({why})"
+        if cell.source.strip() and cell.execution_count is None:
+            return f"{path.name} stopped at code cell {number} of {len(code)}"
+    return ""
 
 
 def _key(path):
@@ -152,88 +190,42 @@ def read_sections(path):
     Returns
     -------
     sections : list of Section
-        One per heading ``## Problem N``.
+        One per heading ``## Problem N`` or ``## Question N``.
     abstract : str
         The cell that begins with ``**Abstract.**``, without these words; "" where there is none.
     """
-    sections, abstract = [], ""
+    sections, section, abstract = [], None, ""
     for cell in nbformat.read(path, 4).cells:
         if cell.cell_type == "markdown":
-            heading = re.search(r"^##+ (Problem (\d+).*)$", cell.source, flags=re.M)
-            if heading and (not sections or sections[-1].problem != int(heading[2])):
-                sections.append(Section(int(heading[2]), heading[1]))
-            elif re.match(r"## (?!Problem)", cell.source):
-                sections.append(
-                    Section(0, cell.source.splitlines()[0])
-                )  # no problem of the assignment
+            first = cell.source.partition("\n")[0]
+            if heading := re.match(r"##+ ((Problem|Question) ([\d.]*\d)\b.*)", first):
+                section = Section(heading[2], heading[3], heading[1])
+                sections.append(section)
+            elif first.startswith("## "):
+                section = None  # no problem of the assignments
+            elif first.startswith("### ") and section:
+                section.parts.append(("heading", first.lstrip("# ")))
             if cell.source.startswith("**Abstract.**"):
                 abstract = cell.source.removeprefix("**Abstract.**").strip()
-            elif sections and _is_answer(cell):
-                sections[-1].answers.append(cell.source.removeprefix("**Answer.**").strip())
-        for output in cell.get("outputs", []) if sections else []:
+            elif section and _is_answer(cell):
+                if cell.source.strip() in ("", ANSWER):
+                    section.open += 1
+                else:
+                    words = cell.source.removeprefix("**Answer.**").strip()
+                    section.parts.append(("answer", words))
+        for output in cell.get("outputs", []) if section else []:
             if "image/png" in output.get("data", {}):
-                sections[-1].picture = base64.b64decode(output["data"]["image/png"])
-                about = output.metadata.get("image/png", {})
-                sections[-1].caption = about.get("alt", sections[-1].heading)
-    return [section for section in sections if section.problem], abstract
+                png = base64.b64decode(output["data"]["image/png"])
+                caption = output.metadata.get("image/png", {}).get("alt", section.heading)
+                section.parts.append(("figure", Picture(png, caption)))
+    return sections, abstract
 
 
 def _is_answer(cell):
-    """Whether a Markdown cell is a student's answer; an unchanged "Your answer" is not one."""
-    marked = cell.source.startswith("**Answer.**") or cell.metadata.get("nbgrader", {}).get(
-        "solution"
-    )
-    return bool(marked) and not cell.source.startswith("*Your answer")
-
-
-def to_typst(markdown):
-    """Markdown of a paragraph, with its TeX, as typst.
-
-    Examples
-    --------
-    >>> to_typst("16 K in $T_{\\\\rm eff}$, *not* 3 K")
-    '16 K in $T_"eff"$, #emph[not] 3 K'
-    """
-    parts = re.split(r"(\$[^$]+\$)", markdown)
-    return "".join(_mathematics(part) if part.startswith("$") else _prose(part) for part in parts)
-
-
-def _mathematics(tex):
-    tex = re.sub(r"\\rm\s+(\w+)", r'"\1"', re.sub(r"\\(?:mathrm|text)\{(\w+)\}", r'"\1"', tex))
-    tex = re.sub(r"\\mathbf\s*\{([^{}]*)\}", r"bold(\1)", tex)
-    tex = re.sub(r"\\sqrt\{([^{}]*)\}", r"sqrt(\1)", tex)
-    tex = re.sub(r"\\[td]?frac\{([^{}]*)\}\{([^{}]*)\}", r"(\1)/(\2)", tex)
-    tex = re.sub(r"\\(?:left|right|big|Big)\b", "", tex)
-    tex = re.sub(r"\{([^{}]*)\}", r"(\1)", tex)
-    symbols = {
-        r"\,": " ",
-        r"\;": " ",
-        r"\pm": " plus.minus ",
-        r"\approx": " approx ",
-        r"\odot": " dot.o ",
-    }
-    symbols |= {r"\le": " <= ", r"\ge": " >= ", r"\ln": " ln "}
-    for name, symbol in symbols.items():
-        tex = tex.replace(name, symbol)
-    tex = re.sub(r'\(("\w+")\)', r"\1", tex)
-    # A command that both know has the same name in typst; any other one is printed as a word
-    tex = re.sub(r"\\([A-Za-z]+)", lambda m: m[1] if m[1] in KNOWN else f'"{m[1]}"', tex)
-    # Letters side by side are one name in typst, and a product in TeX
-    tex = re.sub(r'(?<!["\w])([A-Za-z]{2,})(?!["\w(])', _letters, tex)
-    return f"${tex.strip('$ ')}$"  # blanks inside would make it a display
-
-
-def _letters(match):
-    """A run of letters in a formula: a symbol that typst knows, or a product of letters."""
-    return match[1] if match[1] in KNOWN else " ".join(match[1])
-
-
-def _prose(text):
-    text = re.sub(r"([\\#@<>$`~])", r"\\\1", text).replace("//", r"\/\/")
-    text = re.sub(r"\[([^\]]+)\]\((https?:[^)]+)\)", r"\1", text)
-    text = text.replace("\\`", "").replace("_", "\\_")
-    text = re.sub(r"(?<!\*)\*(?!\*)([^*]+)\*(?!\*)", r"#emph[\1]", text)
-    return re.sub(r"\*\*([^*]+)\*\*", r"#strong[\1]", text)
+    """Whether a Markdown cell is for a student's answer; a prediction is none."""
+    about = cell.metadata.get("nbgrader", {})
+    predicted = "-prediction-" in about.get("grade_id", "") or cell.source.strip() == PREDICTION
+    return (cell.source.startswith("**Answer.**") or about.get("solution", False)) and not predicted
 
 
 def write_up(title, name, abstract, sections, folder):
@@ -252,41 +244,49 @@ def write_up(title, name, abstract, sections, folder):
     folder : pathlib.Path
         Where typst will look for pictures.
     """
+    title_of_it = "Labels of red giants from their spectra"
     lines = [
-        f'#set document(title: "Labels of red giants from their spectra", author: {_quoted(name)})',
+        f"#set document(title: {quoted(title_of_it)}, author: {quoted(name)})",
         '#set page(paper: "a4", margin: 2.4cm, numbering: "1")',
-        '#set text(size: 10.5pt)\n#set par(justify: true)\n#set heading(numbering: "1")',
-        '#align(center)[#text(16pt, weight: "bold")[Labels of red giants from their spectra]',
-        f"#v(4pt) {_prose(name)} #h(1em) {_prose(title)}]",
+        "#set text(size: 10.5pt)\n#set par(justify: true)",
+        f'#align(center)[#text(16pt, weight: "bold")[{title_of_it}]',
+        f"#v(4pt) #{quoted(name)}; #h(1em) #{quoted(title)};]",
     ]
     if abstract:
-        lines.append(f"#block(inset: (x: 1.2cm))[*Abstract.* {to_typst(abstract)}]")
+        lines.append(f"#block(inset: (x: 1.2cm))[*Abstract.* {typeset_safely(abstract)}]")
     lines.append(f"= Method\n{METHOD}")
-    for section in sections:
+    number = 0
+    for section in sorted((one for one in sections if one.parts), key=lambda one: one.place):
         lines.append(f"= {to_typst(section.heading)}")
-        lines += [to_typst(answer) for answer in section.answers]
-        if section.picture:
-            place = f"problem-{section.problem}.png"
-            (folder / place).write_bytes(section.picture)
-            caption = f"{to_typst(section.caption)} ({_prose(title)})"
-            lines.append(f'#figure(image("{place}", width: 92%), caption: [{caption}])')
-    lines += ["= References", *(f"- {_prose(one)}" for one in REFERENCES)]
+        heading = ""
+        for kind, part in section.parts:
+            if kind == "heading":  # printed when something follows
+                heading = f"== {to_typst(part)}"
+                continue
+            lines += [heading] if heading else []
+            heading = ""
+            if kind == "answer":
+                lines.append(typeset_safely(part))
+            else:
+                number += 1
+                place = f"figure-{number}.png"
+                (folder / place).write_bytes(part.png)
+                caption = f"{to_typst(part.caption)} (#{quoted(title)};)"
+                lines.append(f'#figure(image("{place}", width: 80%), caption: [{caption}])')
+    lines += ["= References", *(f"- #{quoted(one)};" for one in REFERENCES)]
     return "\n\n".join(lines)
-
-
-def _quoted(text):
-    """Text as a string of typst."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def missing_pieces(sections, abstract):
     """What a complete write-up would have and this one has not, one sentence each."""
-    found = {section.problem: section for section in sections}
     missing = [] if abstract else ["the abstract: a Markdown cell that begins with **Abstract.**"]
     for problem in range(1, 16):
-        if problem not in found or not found[problem].answers:
+        found = [one for one in sections if (one.kind, one.number) == ("Problem", str(problem))]
+        if not any(one.answers for one in found):
             missing.append(f"an answer to Problem {problem}")
-        if problem in WITH_FIGURE and (problem not in found or not found[problem].picture):
+        elif still_open := sum(one.open for one in found):
+            missing.append(f"{still_open} of the answers to Problem {problem}")
+        if problem in WITH_FIGURE and not any(one.pictures for one in found):
             missing.append(f"the figure of Problem {problem}")
     return missing
 
@@ -303,18 +303,16 @@ def main(arguments=None):
     work = options.work or find_work(root)
     if work is None or not _notebooks(work):
         print(
-            "There is no work of yours to hand in: build/work and build/student hold no notebook "
-            "that differs from the lab's own. Work in `make jupyter` or `make student`, or name a "
-            "folder with --work.",
+            "There is no work of yours to hand in: no notebook differs from what was given out "
+            "(build/work, build/student and notebooks/ were looked at). Work in `make jupyter`, "
+            "or name a folder with --work.",
             file=sys.stderr,
         )
         return 2
     into = root / "build" / "handin"
     into.mkdir(parents=True, exist_ok=True)
     print(f"handing in the notebooks of {work}")
-    if code := run_notebooks(work, into, root):
-        print("A notebook failed: nothing is handed in. See its last lines above.", file=sys.stderr)
-        return code
+    stopped = run_notebooks(work, into, root)
     sections, abstract = [], ""
     for path in _notebooks(into):
         found, words = read_sections(path)
@@ -325,9 +323,8 @@ def main(arguments=None):
         (Path(place) / "writeup.typ").write_text(document, encoding="utf-8")
         typst.compile(Path(place) / "writeup.typ", output=target)
     pieces = [*(checkpoint_path(number) for number in (1, 2, 3)), target]
-    missing = [path.name for path in pieces if not path.exists()] + missing_pieces(
-        sections, abstract
-    )
+    missing = [path.name for path in pieces if not path.exists()]
+    missing += stopped + missing_pieces(sections, abstract)
     print("\n".join(f"ready: {path}" for path in pieces if path.exists()))
     print("\n".join(f"MISSING: {piece}" for piece in missing))
     return int(bool(missing))
