@@ -10,6 +10,7 @@ from lab_course import checks
 from lab_course.checks import CheckFailed
 from labtools import select_giants
 from labtools.cannon import Cannon, design
+from labtools.isochrones import best_isochrone, giant_branch
 from labtools.jwst import match, name_of
 from labtools.spectra import LAB_BITS
 from synthetic import made_up_cannon, made_up_stars
@@ -176,8 +177,13 @@ def test_labels_that_changed_places():
     }.items():
         with pytest.raises(CheckFailed, match=words):
             checks.labels(wrong, spectra, cannon)
-    with pytest.raises(CheckFailed, match=r"scatter s²"):
+    with pytest.raises(CheckFailed, match="without s²"):
         checks.labels(bare, spectra, cannon)
+    noisy = fitted[names] + 0.5 * fitted[[f"{name}_err" for name in names]].to_numpy()
+    with pytest.raises(CheckFailed, match="close, but"):
+        checks.labels(noisy, spectra, cannon)
+    with pytest.raises(CheckFailed, match="far from the best fit"):
+        checks.labels(fitted[names] * 1.1, spectra, cannon)
 
 
 def test_terms_of_the_likelihood():
@@ -505,14 +511,18 @@ def test_sequences_of_labels():
     names = ["teff", "logg", "fe_h", "mg_fe", "si_fe"]
     metals = pd.DataFrame([(4750, 2.5, f, 0, 0) for f in np.linspace(-1, 0.5, 7)], columns=names)
     logg = np.linspace(3.5, 0.5, 7)
-    branch = pd.DataFrame({"teff": 3700 + 350 * logg, "logg": logg, "fe_h": 0.0})
-    branch[["mg_fe", "si_fe"]] = 0.0
+    solar, poor = (giant_branch(best_isochrone(6, feh), logg) for feh in (0.0, -0.5))
+    branch = pd.DataFrame({"teff": solar, "logg": logg, "fe_h": 0.0, "mg_fe": 0.0, "si_fe": 0.0})
     assert "Right" in checks.sequence(metals, "fe_h")
     assert "Right" in checks.sequence(branch.iloc[::-1], "logg")
     wrong = {
         "teff changes too": (metals.assign(teff=metals.fe_h), "fe_h"),
         "from -1 to 0.5": (metals.iloc[2:], "fe_h"),
         "are cooler": (branch.assign(teff=5000 - 100 * logg), "logg"),
+        "at 9000 K": (metals.assign(teff=9000.0), "fe_h"),
+        "temperatures of": (branch.assign(teff=poor), "logg"),
+        "that of .Fe/H. = 0": (branch.assign(fe_h=-1.0), "logg"),
+        "off the solar branch": (branch.assign(teff=3700 + 500 * logg), "logg"),
         "no column": (metals.drop(columns="si_fe"), "fe_h"),
     }
     for words, arguments in wrong.items():
@@ -525,8 +535,11 @@ def test_a_scaler_that_has_seen_the_test_set():
     training = everyone[:300]
     right = training.mean(axis=0), training.std(axis=0)
     assert "Right" in checks.scaler(*right, training, everyone)
+    assert "Right" in checks.scaler(right[0], training.std(axis=0, ddof=1), training, everyone)
     with pytest.raises(CheckFailed, match="training set alone"):
         checks.scaler(everyone.mean(axis=0), everyone.std(axis=0), training, everyone)
+    with pytest.raises(CheckFailed, match="training set alone"):
+        checks.scaler(right[0], everyone.std(axis=0, ddof=1), training, everyone)
 
 
 def test_pairs_in_another_order_and_the_labels_of_the_catalog():

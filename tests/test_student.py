@@ -2,6 +2,7 @@
 is lost."""
 
 import ast
+import importlib
 import os
 import re
 import shutil
@@ -143,10 +144,9 @@ def test_a_function_with_a_stub_is_unsolved(tmp_path, monkeypatch):
         f"def one():\n    {PLACEHOLDER}\n\n\ndef two():\n    return 2\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    import work_of_a_student
-
-    assert is_unsolved(work_of_a_student.one)
-    assert not is_unsolved(work_of_a_student.two)
+    work = importlib.import_module("work_of_a_student")
+    assert is_unsolved(work.one)
+    assert not is_unsolved(work.two)
     assert not is_unsolved(3)
 
 

@@ -7,6 +7,7 @@ any order of stars, and any formula that gives the same numbers within the noise
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -17,6 +18,7 @@ from astropy import constants, units
 
 from labtools import jwst as pairs
 from labtools.cannon import Cannon
+from labtools.isochrones import best_isochrone, giant_branch
 from labtools.selection import LABELS, count_cuts, select_giants
 from labtools.spectra import GRID, LAB_BITS, WAVELENGTH, chips
 
@@ -485,8 +487,8 @@ def labels(fitted, spectra: xr.Dataset, cannon: Cannon, training: Sequence[str] 
     sigma = best[[f"{name}_err" for name in names]].to_numpy()
     given, right = table[names].to_numpy(float), best[names].to_numpy()
 
-    def off(values):
-        return np.nanmedian(np.abs(values - right) / sigma, axis=0).max()
+    def off(values, reference=right):
+        return np.nanmedian(np.abs(values - reference) / sigma, axis=0).max()
 
     if np.isnan(given).all(axis=1).any():
         raise CheckFailed(
@@ -502,10 +504,12 @@ def labels(fitted, spectra: xr.Dataset, cannon: Cannon, training: Sequence[str] 
         if off(given[:, order]) < 0.05:
             moved = [name for name, place in zip(names, order, strict=True) if names[place] != name]
             raise CheckFailed(f"{what}: {' and '.join(moved)} have changed places")
+    without = replace(cannon, s2=np.where(np.isfinite(cannon.s2), 0.0, np.inf))
+    photons_only = without.fit(spectra.sel(star=list(table.index)))[names].to_numpy()
+    if off(given, photons_only) < 0.05:
+        raise CheckFailed(f"{what}: these are fits without s²; the variance is σ² + s²")
     if off(given) < 1:
-        raise CheckFailed(
-            f"{what}: close, but not the best fit; is the scatter s² in the variance?"
-        )
+        raise CheckFailed(f"{what}: close, but not the best fit; is the variance σ² + s²?")
     raise CheckFailed(
         f"{what}: far from the best fit; does the optimizer start well, and converge?"
     )
@@ -589,7 +593,26 @@ def sequence(sequence_labels, varied: str) -> str:
         raise CheckFailed(f"{what}: {varied} should go from {low} to {high}")
     if may_follow and not (np.diff(table.sort_values("logg").teff) > 0).all():
         raise CheckFailed(f"{what}: stars higher up the branch (lower log g) are cooler")
+    if varied == "fe_h" and not ((table.teff > 3500) & (table.teff < 5700)).all():
+        raise CheckFailed(f"{what}: at {table.teff.iloc[0]:.0f} K there is no giant of the sample")
+    if varied == "logg":
+        _on_the_branch(what, table)
     return f"Right: {len(table)} spectra along {varied}."
+
+
+def _on_the_branch(what, table):
+    """Raise CheckFailed if the sequence is not the solar branch of 6 Gyr (within 60 K)."""
+    if np.abs(table.fe_h).max() > 0.05:
+        raise CheckFailed(f"{what}: the isochrone is that of [Fe/H] = 0")
+    gravities = table.logg.to_numpy(float)
+    away = table.teff - giant_branch(best_isochrone(age=6, feh=0.0), gravities)
+    if np.nanmax(np.abs(away)) < 60:
+        return
+    for feh in (-1.0, -0.5, 0.5):
+        other = table.teff - giant_branch(best_isochrone(age=6, feh=feh), gravities)
+        if np.nanmax(np.abs(other)) < 60:
+            raise CheckFailed(f"{what}: these are the temperatures of [Fe/H] = {feh}")
+    raise CheckFailed(f"{what}: {np.nanmax(np.abs(away)):.0f} K off the solar branch of 6 Gyr")
 
 
 def scaler(mean, scale, training_labels, all_labels) -> str:
@@ -605,9 +628,12 @@ def scaler(mean, scale, training_labels, all_labels) -> str:
     what = "the scaling of the labels"
     training, everyone = np.asarray(training_labels, float), np.asarray(all_labels, float)
     leak = "it has seen validation and test stars; fit it on the training set alone"
-    for value, function in ((mean, np.mean), (scale, np.std)):
-        right, wrong = (function(part, axis=0) for part in (training, everyone))
-        _judge(what, value, right, {leak: wrong}, rtol=1e-5, atol=0.0)
+    _judge(what, mean, training.mean(axis=0), {leak: everyone.mean(axis=0)}, rtol=1e-5)
+    # Whether it is divided by N or by N - 1 makes no difference to a network
+    by_n, by_less = (training.std(axis=0, ddof=ddof) for ddof in (0, 1))
+    right = by_less if _same(_numbers(what, scale), by_less, 1e-6) else by_n
+    leaks = {leak: everyone.std(axis=0), f"{leak} (N - 1)": everyone.std(axis=0, ddof=1)}
+    _judge(what, scale, right, leaks, rtol=1e-5)
     return f"Right: {what}, from {len(training)} training stars."
 
 

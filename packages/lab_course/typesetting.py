@@ -83,8 +83,8 @@ def typeset_safely(markdown: str) -> str:
 
     Examples
     --------
-    >>> "begin" in typeset_safely(r"$\\\\begin{array}x$")
-    True
+    >>> typeset_safely("a **good** star")
+    '#"a ";#strong[#"good";]#" star";'
     """
     source = to_typst(markdown)
     try:
