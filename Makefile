@@ -93,7 +93,7 @@ site: environment
 	@$(INSTALL) site,lab $(TORCH_INDEX)
 	$(PY) tools/make_site.py
 
-test-browser: environment
+test-browser: site
 	@$(INSTALL) browser,test $(TORCH_INDEX)
 	$(PY) -m pytest -q tests/browser.py
 

@@ -20,6 +20,7 @@ nb_merge_streams = True
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 napoleon_numpy_docstring = True
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # else an attribute that is a class is described twice
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "none"  # types and shapes are in the docstrings
 viewcode_follow_imported_members = False  # else it links a page of Python's builtins

@@ -171,8 +171,9 @@ def pair_scatter(
     Returns
     -------
     DataFrame
-        One row a group: for each label the ratio (label, "ratio"), by 1.4826 median |difference /
-        error|, which is 1 for right errors, and its standard (label, "error"); and ("pairs", "").
+        One row a group: for each label the ratio (label, "ratio"), 1.4826 times the median of the
+        absolute difference over its error, which is 1 for right errors; its standard error
+        (label, "error"); and ("pairs", "").
 
     Examples
     --------

@@ -157,7 +157,7 @@ def cap_snr(spectra: xr.Dataset, limit: float = 200.0) -> xr.Dataset:
     Returns
     -------
     Dataset
-        The spectra with errors of at least |flux| / `limit`. Pixels that must not count, because
+        The spectra with errors of at least ``|flux| / limit``. Pixels that must not count, because
         their error is infinite, not a number or not positive, or their flux is not finite, have
         error = inf.
 

@@ -66,10 +66,16 @@ LN_TEMPERATURE = (-0.5, 2.5)  # limits of the logarithm of a temperature
 class View:
     """Spectra of one instrument as a mean, principal components and what they leave over.
 
-    wavelength : (L,) Angstrom.
-    mean : (L,); components : (p, L), in units of flux.
-    scatter : (L,) variance that neither components nor errors explain; infinite where a pixel
-        does not count.
+    Attributes
+    ----------
+    wavelength : array (L,)
+        Angstrom.
+    mean : array (L,)
+        In units of flux.
+    components : array (p, L)
+        In units of flux.
+    scatter : array (L,)
+        Variance that neither components nor errors explain; infinite where a pixel does not count.
     """
 
     wavelength: np.ndarray

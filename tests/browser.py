@@ -231,3 +231,37 @@ def test_the_work_tree_is_clean_after_all_this(clone):
         ).stdout
         == ""
     )
+
+
+# ---------------------------------------------------------------- the site that `make site` builds
+
+SITE = ROOT / "build" / "site" / "html"
+PAGES = sorted(path.name for path in SITE.glob("*.html") if path.stem not in ("search", "genindex"))
+RAW_TEX = r"""() => Array.from(document.querySelectorAll('article .math'))
+    .filter(e => !e.querySelector('mjx-container')).map(e => e.textContent.slice(0, 60))"""
+SCROLLS = """() => Array.from(document.querySelectorAll('article pre'))
+    .filter(e => e.scrollWidth > e.clientWidth + 2).map(e => e.textContent.trim().slice(0, 60))"""
+
+
+def test_the_site_was_built():
+    assert PAGES, "there is no site to look at: make site"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_of_the_site(browser, name):
+    """Formulas are set without a network, long lines of code wrap, every picture is there."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    outside = []
+    page.on("request", lambda ask: outside.append(ask.url) if ask.url[:4] == "http" else None)
+    page.goto((SITE / name).as_uri())
+    page.wait_for_load_state("networkidle")
+    page.wait_for_function(f"() => ({RAW_TEX})().length === 0", timeout=60_000)
+    assert page.evaluate(SCROLLS) == []
+    missing = page.evaluate(
+        "() => Array.from(document.images).filter(i => !i.naturalWidth).map(i => i.src)"
+    )
+    assert missing == []
+    assert outside == [], "a page of the site needs nothing from elsewhere"
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"site_{Path(name).stem}.png")
+    page.close()

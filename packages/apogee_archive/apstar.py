@@ -41,8 +41,8 @@ def read_apstar(path: str | Path, bits: int = LAB_BITS) -> xr.Dataset:
     ----------
     path : str or Path
         The FITS file.
-    bits : int or PixMask
-        Bits of the pixel mask that make a pixel useless.
+    bits : int
+        Sum of the bits of the pixel mask that make a pixel useless.
 
     Returns
     -------

@@ -24,12 +24,12 @@ __all__ = [
 
 
 def setting(name: str, default: str = "") -> str:
-    """The environment variable LAB_<name> without blanks around it.
+    """The environment variable ``LAB_<name>`` without blanks around it.
 
     Parameters
     ----------
     name : str
-        Without "LAB_".
+        Without ``LAB_``.
     default : str
         What counts if the variable is empty or not set.
 

@@ -112,7 +112,8 @@ def draw_giants(
 
     How far a star has come is drawn: stars are born by Salpeter's mass function, stay as long as
     the isochrone says, and are the more likely to be observed the brighter they are. Alpha elements
-    count as metals do [1]_. Beyond the table (2 to 12 Gyr, [Fe/H] -2.5 to 0.5) its edge is taken.
+    count as metals do (Salaris et al. 1993). Beyond the table (2 to 12 Gyr, [Fe/H] -2.5 to 0.5) its
+    edge is taken.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ def draw_giants(
 
     References
     ----------
-    .. [1] Salaris, Chieffi & Straniero 1993, ApJ 414, 580.
+    Salaris, Chieffi & Straniero 1993, ApJ 414, 580.
 
     Examples
     --------

@@ -3,9 +3,9 @@
 From the labels to a spectrum in five steps, which `_synthesize_chunk` takes for some stars at a
 time:
 
-1. the photosphere of each star, eight cells deep (`mock_survey.atmosphere`); 2. the optical depth
-of every line in every cell, with its strength in atoms or molecules, its Doppler
-   width and its damping (`_line_depths`);
+1. the photosphere of each star, eight cells deep (`mock_survey.atmosphere`);
+2. the optical depth of every line in every cell, with its strength in atoms or molecules, its
+   Doppler width and its damping (`_line_depths`);
 3. the weight that each cell has in the light of the continuum (`_continuum_weights`);
 4. the lines spread over a fine grid of wavelengths and the cells added up (`_absorption`);
 5. macroturbulence and the spectrograph's resolution (`_observe`).
@@ -80,7 +80,7 @@ def complete_labels(labels: pd.DataFrame) -> pd.DataFrame:
     What a star has no column for follows from the labels it has: O, S, Ca, Ti and Al follow alpha,
     the mean of Mg and Si; carbon and nitrogen the trends of giants in APOGEE DR12 (after the first
     dredge-up; rounded); other elements iron; ``vmicro`` and ``vmacro`` those of APOGEE's pipeline
-    [1]_.
+    (Holtzman et al. 2018).
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def complete_labels(labels: pd.DataFrame) -> pd.DataFrame:
 
     References
     ----------
-    .. [1] Holtzman et al. 2018, AJ 156, 125.
+    Holtzman et al. 2018, AJ 156, 125.
 
     Examples
     --------
