@@ -142,10 +142,12 @@ def test_an_unsolved_task_falls_back_on_the_package_at_the_end_of_its_section():
 def test_a_function_with_a_stub_is_unsolved(tmp_path, monkeypatch):
     (tmp_path / "work_of_a_student.py").write_text(
         f"def one():\n    {PLACEHOLDER}\n\n\ndef two():\n    return 2\n"
+        f"\n\nclass Three:\n    def method(self):\n        {PLACEHOLDER}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     work = importlib.import_module("work_of_a_student")
     assert is_unsolved(work.one)
+    assert is_unsolved(work.Three)
     assert not is_unsolved(work.two)
     assert not is_unsolved(3)
 

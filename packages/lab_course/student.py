@@ -129,7 +129,7 @@ def _fallback_cell(fallback, chapter, number):
 
 
 def is_unsolved(value):
-    """Whether a student has not filled this in yet: ``...``, or a function that holds a stub.
+    """Whether a student has not filled this in yet: ``...``, or a function or class with a stub.
 
     Examples
     --------
@@ -138,6 +138,8 @@ def is_unsolved(value):
     """
     if value is ...:
         return True
+    if isinstance(value, type):  # the source of a class of a notebook is not known, of a method is
+        return any(is_unsolved(part) for part in vars(value).values() if callable(part))
     try:
         return PLACEHOLDER in inspect.getsource(value)
     except (OSError, TypeError):  # it is no function, or none that was written here
@@ -187,7 +189,7 @@ def _task(source, later, keep_solution):
     outside = "\n".join(parts[::2])
     for place in range(1, len(parts), 2):
         solution = parts[place]
-        task = _stub(solution, [*later, outside])
+        task = _stub(solution, [outside, *later])
         parts[place] = f"{task}\n{BEGIN}\n{solution}\n{END}" if keep_solution else task
     return "".join(parts).strip("\n")
 
