@@ -384,6 +384,22 @@ def test_nbgrader_grades_a_right_a_half_and_a_wrong_submission(tmp_path):
         assert "Problem 1" in page.read_text(encoding="utf-8")
 
 
+def test_nbgrader_releases_all_notebooks_of_the_assignments(tmp_path):
+    pytest.importorskip("nbgrader", reason="needs labtools[course]: nbgrader")
+    write_course(tmp_path, NOTEBOOKS)
+    nbgrader(tmp_path, "generate_assignment", "lab", "--create")
+    for path in NOTEBOOKS:
+        release = read(tmp_path / "release" / "lab" / path.name)
+        student = student_version(read(path), path.stem)
+        # What nbgrader releases is what the bundle holds, but for blank lines
+        ours, theirs = ([_lines(cell.source) for cell in one.cells] for one in (student, release))
+        assert ours == theirs
+
+
+def _lines(source):
+    return [line for line in source.splitlines() if line.strip()]
+
+
 def nbgrader(folder, *arguments):
     """Run one of nbgrader's commands in a course; alembic, which it calls, lies beside Python."""
     scripts = str(Path(sys.executable).parent)
