@@ -19,7 +19,6 @@ from lab_course.student import (
     BEGIN,
     PLACEHOLDER,
     POINTS,
-    PREDICTION,
     _Names,
     _without_magics,
     is_unsolved,
@@ -117,7 +116,7 @@ def test_a_prediction_has_a_cell_before_the_output_and_points_of_its_own():
     task, asked, prediction, check, question, answer = student.cells[1:]
     assert "your turn" in task.source
     assert asked.source.endswith("Are they larger?")
-    assert prediction.source == PREDICTION
+    assert prediction.source == ANSWER
     assert prediction.metadata.nbgrader.points == POINTS["prediction"]
     assert check.source == CHECK
     assert question.source == "**Question.** Which are larger?"

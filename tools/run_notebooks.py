@@ -119,9 +119,7 @@ def run(path, target, label, timeout):
         "record_timing": target != path,
         "coalesce_streams": True,
     }
-    own = (
-        path.resolve().parent == ROOT / "notebooks"
-    )  # and no work of a student, with other answers
+    own = path.resolve().parent == ROOT / "notebooks"  # not the work of a student
     checked = own and claims.claims_file(path.stem).is_file() and is_the_survey_that_ships()
     if checked:
         notebook.cells.append(nbformat.v4.new_code_cell(claims.kernel_code(path.stem)))

@@ -36,7 +36,6 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 PLACEHOLDER = "...  # your turn"
 ANSWER = "*Your answer: replace this line.*"
 FALLBACK = "# Not solved yet? Then the next section starts from what the package has."
-PREDICTION = "*Your prediction: replace this line.*"
 POINTS = {"check": 1, "prediction": 1, "answer": 2}
 """Points of a cell where its metadata (`lab.points`) do not say other ones."""
 
@@ -150,7 +149,7 @@ def _prediction(question, chapter, number):
     """A question, and the cell in which a student predicts what the next cell will show."""
     name = f"{chapter}-prediction-{number:02d}"
     asked = nbformat.v4.new_markdown_cell(f"**Predict, then look.** {question}", id=f"ask-{name}")
-    cell = nbformat.v4.new_markdown_cell(PREDICTION, id=name)
+    cell = nbformat.v4.new_markdown_cell(ANSWER, id=name)
     cell.metadata["nbgrader"] = _graded(name, points=POINTS["prediction"], solution=True)
     return [asked, cell]
 

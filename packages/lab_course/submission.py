@@ -21,7 +21,7 @@ import nbformat
 import typst
 
 from apogee_archive.settings import checkout
-from lab_course.student import ANSWER, PREDICTION
+from lab_course.student import ANSWER
 from lab_course.typesetting import quoted, to_typst, typeset_safely
 from labtools import open_survey
 from labtools.checkpoints import checkpoint_path, student_name
@@ -224,7 +224,7 @@ def read_sections(path):
 def _is_answer(cell):
     """Whether a Markdown cell is for a student's answer; a prediction is none."""
     about = cell.metadata.get("nbgrader", {})
-    predicted = "-prediction-" in about.get("grade_id", "") or cell.source.strip() == PREDICTION
+    predicted = "-prediction-" in about.get("grade_id", "")
     return (cell.source.startswith("**Answer.**") or about.get("solution", False)) and not predicted
 
 
