@@ -32,6 +32,9 @@ def claims(v):
     yield "flagged as bad (9 here)", v["star_bad"], 9, 0
     yield "does not change when a limit moves", max(map(max, v["moved"].values())), 1900, 0
     yield "does not change when a limit moves", min(map(min, v["moved"].values())), 1900, 0
+    far = [number for pair in v["moved_far"].values() for number in pair]
+    yield "up to 65 stars more or 10 fewer", max(far) - len(giants), 65, 0
+    yield "up to 65 stars more or 10 fewer", len(giants) - min(far), 10, 0
     catalog, reason = v["catalog"], v["reason"]
     hot = catalog[reason == "Teff ≤ 5700 K"]
     yield "The 23 diamonds", len(hot), 23, 0
