@@ -329,6 +329,8 @@ def test_the_bits_of_the_assignment_are_right_where_nothing_was_measured(raw):
     dark = raw.assign(flux=raw.flux.where(raw.flux > 91, 0))
     dark = dark.assign(error=dark.error.where(dark.flux > 0, np.inf))
     assert "Right" in checks.pixels((mask & (0xFF | 4096)) == 0, dark)
+    as_errors = np.where(mask & (0xFF | 4096), np.inf, 0.01)
+    assert "Right" in checks.pixels(as_errors, dark)
     assert "Right" in checks.pixels(np.isfinite(dark.error), dark)
 
 

@@ -161,7 +161,7 @@ def test_each_question_is_asked_and_each_section_can_start(pair):
         if "ask" in cell.metadata.get("lab", {}):
             assert cell.cell_type == "code", "a prediction stands before the output it is about"
         if kind_of(cell) == "solution" and BEGIN in cell.source:
-            ends = (n for n in range(place + 1, len(cells)) if cells[n].source.startswith("#"))
+            ends = (n for n in range(place + 1, len(cells)) if _is_heading(cells[n]))
             rest = cells[next(ends, len(cells)) :]
             needed = names_needed([one.source for one in rest if one.cell_type == "code"])
             # What stands before the first task of the cell is there in any case
@@ -172,6 +172,10 @@ def test_each_question_is_asked_and_each_section_can_start(pair):
             stopped = (_bound(cell.source) - _bound(before) | set(functions)) & needed
             fallback = set(cell.metadata.get("lab", {}).get("fallback", {}))
             assert stopped <= fallback, (cell.source[:80], stopped - fallback)
+
+
+def _is_heading(cell):
+    return cell.cell_type == "markdown" and cell.source.startswith("#")
 
 
 def _bound(source):

@@ -188,14 +188,16 @@ def pixels(good, raw: xr.Dataset) -> str:
 
     Parameters
     ----------
-    good : array_like of bool (star, pixel)
-        The student's good pixels.
+    good : array_like (star, pixel), of one star also (pixel,)
+        The student's good pixels, as booleans, or as errors that are infinite for the bad ones.
     raw : xarray.Dataset
         The spectra, with flux, error and mask.
     """
     what, mask = "the usable pixels", raw.mask.values
     measured = (raw.flux.values != 0) & np.isfinite(raw.flux.values)
-    given = _numbers(what, good)
+    given = np.atleast_2d(_numbers(what, good))
+    if given.dtype.kind == "f":
+        given = np.isfinite(given)
 
     def without(bits):
         return mask & bits == 0
