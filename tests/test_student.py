@@ -232,6 +232,21 @@ def test_the_table_of_points_is_that_of_the_cells():
     assert "final write-up, in the cell of the abstract (07) | 20 |" in page
 
 
+def test_the_table_of_what_there_is_to_do_is_true():
+    page = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+    found = {"tasks": [], "predictions": [], "written answers": [], "points": []}
+    for path in NOTEBOOKS:
+        cells = student_version(read(path), path.stem).cells
+        about = [cell.metadata.nbgrader for cell in cells if "nbgrader" in cell.metadata]
+        kinds = [one.grade_id.split("-")[1] for one in about]
+        found["tasks"].append(kinds.count("solution"))
+        found["predictions"].append(kinds.count("prediction"))
+        found["written answers"].append(kinds.count("answer"))
+        found["points"].append(sum(one.get("points", 0) for one in about))
+    for name, numbers in found.items():
+        assert f"| {name} | {' | '.join(map(str, numbers))} |" in page
+
+
 def read(path):
     return nbformat.read(path, 4)
 
