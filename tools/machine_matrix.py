@@ -41,6 +41,11 @@ CONFIGURATIONS = {  # name: settings, what they change, and the feature of the p
     "two-threads": ({"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}, THREADS, ""),
     "torch-without-avx": ({"ATEN_CPU_CAPABILITY": "default"}, TORCH, "avx2"),
 }
+CONFIGURATIONS["old-processor"] = (  # all of them at once, as on a machine of 2008
+    {name: value for one in ("nehalem", "numpy-without-avx2", "glibc-without-fma", "two-threads",
+                             "torch-without-avx") for name, value in CONFIGURATIONS[one][0].items()},
+    BLAS, "avx2",
+)  # fmt: skip
 NEUTRAL = {name for settings, *_ in CONFIGURATIONS.values() for name in settings}
 OPTIONS = (
     "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder",
