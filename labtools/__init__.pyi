@@ -1,9 +1,9 @@
 from . import (
+    calibration as calibration,
     cannon as cannon,
     checkpoints as checkpoints,
     continuum as continuum,
     coverage as coverage,
-    honest as honest,
     isochrones as isochrones,
     jwst as jwst,
     label_errors as label_errors,

@@ -1,4 +1,4 @@
-"""Posteriors of a whole survey, repaired: the steps of `labtools.coverage` and `labtools.teacher`
+"""Posteriors of a whole survey, calibrated: the steps of `labtools.coverage` and `labtools.teacher`
 in their order, each done once and kept."""
 
 from __future__ import annotations

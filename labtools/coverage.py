@@ -461,7 +461,7 @@ def learn_scatter(
     Examples
     --------
     >>> scatter = learn_scatter(draws, catalog[LABELS], errors)  # doctest: +SKIP
-    >>> honest = inflate_posterior(draws, scatter)  # doctest: +SKIP
+    >>> wider = inflate_posterior(draws, scatter)  # doctest: +SKIP
     """
     draws, y, stars = _paired(samples, reference)
     names = list(samples["label"].values)

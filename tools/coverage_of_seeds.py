@@ -21,7 +21,7 @@ LEVELS = (0.5, 0.68, 0.9, 0.95)
 def coverage_of(seed):
     """Shares (level, version) of the stars of one survey whose five labels lie in the regions."""
     os.environ["LAB_SEED"] = str(seed)
-    from labtools import LABELS, honest, lab_cannon, normalized_giants, open_survey
+    from labtools import LABELS, calibration, lab_cannon, normalized_giants, open_survey
     from labtools.coverage import coverage
     from labtools.mcmc import sample_stars
 
@@ -29,9 +29,11 @@ def coverage_of(seed):
     giants, spectra = normalized_giants(survey)
     cannon, _, validation = lab_cannon(survey)
     truth = survey.truth()
-    trends, clump = honest.calibrated_teacher(survey, honest.m15_members(survey.catalog()))
-    repaired = honest.repaired_posteriors(survey)
-    corrected = honest.repaired_posteriors(survey, giants[LABELS] - trends.at(giants, clump))
+    trends, clump = calibration.calibrated_teacher(
+        survey, calibration.m15_members(survey.catalog())
+    )
+    repaired = calibration.repaired_posteriors(survey)
+    corrected = calibration.repaired_posteriors(survey, giants[LABELS] - trends.at(giants, clump))
     versions = (
         sample_stars(cannon, spectra.sel(star=validation), draws=300),
         repaired["repaired"],
