@@ -568,16 +568,24 @@ class TwoViews:
         penalty = COPIES * np.r_[0, np.ones(terms.shape[1] - 1)]
         # Residuals of stars that were left out, a fifth of them at a time with all of their copies.
         fold = np.tile(rng.permutation(len(a)) % 5, COPIES)
+        parts = [(terms[fold == out], y[fold == out]) for out in range(5)]
+        squares = np.array([x.T @ x for x, _ in parts])  # (fold, term, term); sums leave one out
+        products = np.array([x.T @ labels for x, labels in parts])
+        ridge, all_squares, all_products = (
+            np.diag(penalty),
+            squares.sum(axis=0),
+            products.sum(axis=0),
+        )
         residual = np.empty_like(y)
-        for out in range(5):
-            coefficients = _ridge(terms[fold != out], y[fold != out], penalty)
-            residual[fold == out] = y[fold == out] - terms[fold == out] @ coefficients
+        for out, (x, labels) in enumerate(parts):
+            left_in = all_squares - squares[out] + ridge, all_products - products[out]
+            residual[fold == out] = labels - x @ np.linalg.solve(*left_in)
         # The logarithm of their squares as a function of z gives the error, up to a factor.
         few = design(noisy)
         ln_squares = _ridge(few, np.log(residual**2 + 1e-12), 30 * penalty[: few.shape[1]])
         factor = np.mean(residual**2 / np.exp(few @ ln_squares), axis=0)
         errors = np.sqrt(factor * np.exp(design(z) @ ln_squares))
-        values = _terms(z) @ _ridge(terms, y, penalty)
+        values = _terms(z) @ np.linalg.solve(all_squares + ridge, all_products)
         return center + scale * values, scale * errors
 
 
