@@ -266,10 +266,11 @@ def how_long(cores):
     hours = DR17 * (SECONDS["reading"] + SECONDS["fitting"]) / cores / 3600
     sentences = (
         "**How long?** Files that are here already, a model that is trained: 1,000 stars are read, "
-        f"normalized and labelled in {thousand:.0f} s on one core.",
+        f"normalized and labelled in {thousand:.1f} s on one core.",
         f"All {DR17:,} spectra of DR17 would take {hours:.1f} hours on the {cores} cores of this "
-        "machine (`label_survey`, one process per core), and as much less as there are more cores.",
-        f"Training on 1,000 stars takes {1000 * SECONDS['training']:.0f} s, once.",
+        "machine, and as much less as there are more cores. `label_survey` also keeps the "
+        "normalized spectra, which takes longer than all the rest: notebook 11 measures it.",
+        f"Training on 1,000 stars takes {1000 * SECONDS['training']:.1f} s, once.",
     )
     return "\n".join(sentences) + "\n"
 

@@ -114,7 +114,8 @@ def rows():
         ),
         "inference": (lambda: net.predict(spectra), lambda: plain_inference(reference, flux)),
     }
-    where = f"{device().type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    where = f"{device().type}, {threads} thread{'s' if threads > 1 else ''}"
     for what, (ours, theirs) in pairs.items():
         mine, other = STARS / timed(ours), STARS / timed(theirs)
         yield (
