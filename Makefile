@@ -58,7 +58,7 @@ notebooks: installed-test
 	$(PY) tools/run_notebooks.py
 
 test: installed-test
-	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --nbval --nbval-cell-timeout=2700 $(if $(SLOWEST),--durations=$(SLOWEST))
+	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --nbval --nbval-cell-timeout=900 $(if $(SLOWEST),--durations=$(SLOWEST))
 
 coverage: installed-test
 	$(PY) -m pytest -q -n 2 --dist loadfile tests --cov --cov-report=term --cov-report=xml:build/coverage.xml

@@ -49,7 +49,7 @@ CONFIGURATIONS["old-processor"] = (  # all of them at once, as on a machine of 2
 NEUTRAL = {name for settings, *_ in CONFIGURATIONS.values() for name in settings}
 OPTIONS = (
     "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder",
-    "--nbval", "--nbval-cell-timeout=2700",
+    "--nbval", "--nbval-cell-timeout=900",
 )  # fmt: skip
 USUAL = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # as the Makefile has them
 
