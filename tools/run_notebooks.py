@@ -39,6 +39,7 @@ LONG = (
     "04_cross_validation",
     "06_mcmc",
     "12_one_star_two_instruments",
+    "10_believable_errors",
     "11_whole_survey",
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
