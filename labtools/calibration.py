@@ -108,9 +108,9 @@ def m15_members(catalog: pd.DataFrame) -> pd.DataFrame:
     >>> members = m15_members(labtools.open_survey().catalog())  # doctest: +SKIP
     """
     moves = (catalog["vhelio_avg"] + 107).abs() < 15
-    chosen = catalog[moves & (catalog["field"] == "M15") & (catalog["fe_h"] < -2)]
-    chosen = chosen[chosen["logg"] < 3.8]
-    return chosen[np.isfinite(chosen[LABELS].to_numpy(float)).all(axis=1)]
+    return _giants_with_labels(
+        catalog[moves & (catalog["field"] == "M15") & (catalog["fe_h"] < -2)]
+    )
 
 
 def ngc6791_members(catalog: pd.DataFrame) -> pd.DataFrame:
@@ -131,11 +131,17 @@ def ngc6791_members(catalog: pd.DataFrame) -> pd.DataFrame:
     --------
     >>> members = ngc6791_members(labtools.open_survey().catalog())  # doctest: +SKIP
     """
+    # Degrees towards the east: meridians come closer at the declination of the cluster
     east = (catalog["ra"] - 290.22) * np.cos(np.radians(37.77))
     near = np.hypot(east, catalog["dec"] - 37.77) < 0.15
     moves = (catalog["vhelio_avg"] + 47.4).abs() < 5
-    chosen = catalog[near & moves & (catalog["fe_h"] > 0.1) & (catalog["logg"] < 3.8)]
-    return chosen[np.isfinite(chosen[LABELS].to_numpy(float)).all(axis=1)]
+    return _giants_with_labels(catalog[near & moves & (catalog["fe_h"] > 0.1)])
+
+
+def _giants_with_labels(members):
+    """Those above the main sequence (log g < 3.8) of which all five labels are known."""
+    giants = members[members["logg"] < 3.8]
+    return giants[np.isfinite(giants[LABELS].to_numpy(float)).all(axis=1)]
 
 
 def repaired_posteriors(
@@ -174,6 +180,7 @@ def repaired_posteriors(
     clean = clean_stars(giants)
 
     def build():
+        # Each half teaches once and is measured once, by the model that has not seen it
         learners, samples, covariances = [training, validation], [], []
         for learner, measured in zip(learners, learners[::-1], strict=True):
             taught = learner.intersection(clean, sort=False)
@@ -183,6 +190,7 @@ def repaired_posteriors(
             seen = spectra.sel(star=measured)
             samples.append(sample_stars(model, seen, modes=components, draws=draws))
             covariances.append(model.fit(seen, modes=components, covariance=True)[1])
+        # samples[1] and covariances[1] are those of the training stars, fitted by the second model
         calibrators = training.intersection(clean, sort=False)
         errors = correlated_errors(
             quoted_errors(giants).loc[calibrators], covariances[1].sel(star=calibrators)
@@ -290,6 +298,7 @@ def score_prediction(
     found = {}
     for cluster, table in members.items():
         for label in ("fe_h", "mg_fe"):
+            # A median of fewer than 8 deviations says little of their scatter: NaN
             values, pair = table[label].to_numpy(float), (np.nan, np.nan)
             if len(values) >= 8:
                 drawn = values[rng.integers(0, len(values), (300, len(values)))]

@@ -163,6 +163,7 @@ def plot_corner(
         "smooth": 0.8,
         "max_n_ticks": 4,
     }
+    # corner sets the margins itself, which the constrained layout of the lab's style would undo
     with plt.rc_context({"figure.constrained_layout.use": False}):
         fig = corner(values, labels=list(map(title, labels)), fig=fig, **settings | options)
     left_out = f" ({np.sum(~complete)} incomplete left out)" if not complete.all() else ""
@@ -233,6 +234,7 @@ def plot_curve(
     >>> ax.lines[0].get_ydata()
     array([ 1.,  1.,  1., nan,  2.,  2.])
     """
+    # A NaN before the first pixel of each further chip breaks the line
     starts = [chip.start for chip in chips(wavelength)][1:]
     x = np.insert(np.asarray(wavelength, float), starts, np.nan)
     y = np.insert(np.asarray(values, float), starts, np.nan)
@@ -319,6 +321,7 @@ def plot_kiel(
     dots = ax.scatter(
         labels.teff, labels.logg, c=labels.fe_h, s=10, lw=0, vmin=-1, vmax=0.5, rasterized=True
     )
+    # Lines have the colors of the stars beneath them: a black edge tells them apart
     outline = [withStroke(linewidth=3, foreground="k")]
     for table in isochrones:
         age, fe_h = table.age.iloc[0], table.feh_init.iloc[0]

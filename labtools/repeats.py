@@ -63,6 +63,7 @@ def read_visits(path: str | Path, bits: int = LAB_BITS) -> xr.Dataset:
             raise ValueError(f"its images do not have {WAVELENGTH.size} pixels")
     flux, error = (image.astype("f4") for image in images[:2])
     mask = images[2].astype("i8")
+    # Flux 0 is how a file says that nothing was recorded in a pixel
     good = (mask & int(bits) == 0) & (flux != 0) & usable(flux, error)
     axes = ("star", "wavelength")
     return xr.Dataset(
@@ -140,6 +141,7 @@ def pairs_of_entries(catalog: pd.DataFrame, labels: list[str]) -> tuple[pd.DataF
     """
     columns = [f"{label}_err" for label in labels]
     whole = catalog[np.isfinite(catalog[[*labels, *columns]].to_numpy(float)).all(axis=1)]
+    # 0 for the first entry of a star, 1 for the second, and so on
     number = whole.groupby(level=0).cumcount()
     both = whole.index[number == 1]
     first, second = (whole[number == which].loc[both] for which in (0, 1))
@@ -189,6 +191,7 @@ def pair_scatter(
     rows = {}
     for group, part in ratio.groupby(groups, observed=True):
         values = part.to_numpy()
+        # (replica, pair, label): whole pairs are drawn, so that labels of a pair stay together
         drawn = values[rng.integers(0, len(values), (replicas, len(values)))]
         spread = 1.4826 * np.median(np.abs(drawn), axis=1).std(axis=0)
         row = {}

@@ -83,6 +83,7 @@ def chips(wavelength: ArrayLike) -> list[slice]:
     wavelength = np.asarray(wavelength, float)
     step = np.diff(np.log(wavelength))
     typical = np.median(step) if step.size else 0.0
+    # Steps are constant in the logarithm, so that a gap is a step longer than the others
     starts = set((np.flatnonzero(step > 1.5 * typical) + 1).tolist())
     if 0.5 < typical / (PIXEL_STEP * np.log(10)) < 2:  # pixels of the size of APOGEE's
         between = np.searchsorted(wavelength, BETWEEN_CHIPS).tolist()
@@ -127,6 +128,7 @@ def resample(spectra: xr.Dataset, wavelength: ArrayLike) -> xr.Dataset:
     """
     spectra = by_star(spectra)
     old, new = spectra.wavelength.values, np.asarray(wavelength, float)
+    # For each new pixel the old one on whose side of the middle between two it lies
     nearest = np.searchsorted((old[1:] + old[:-1]) / 2, new)
     picked = spectra.isel(wavelength=nearest).assign_coords(wavelength=new)
     if np.all(np.abs(old[nearest] / new - 1) < 1e-9):
@@ -181,6 +183,7 @@ def cap_snr(spectra: xr.Dataset, limit: float = 200.0) -> xr.Dataset:
     """
     if not 0 < limit < np.inf:
         raise ValueError(f"the limit of the signal-to-noise ratio must be positive, not {limit}")
+    # Only where an error is too small: NaN and inf compare as False, and are dealt with below
     smallest = abs(spectra.flux) / limit
     error = spectra.error.where(spectra.error > smallest, smallest)
     return spectra.assign(error=error.where(usable(spectra.flux, spectra.error), np.inf))

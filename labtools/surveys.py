@@ -105,6 +105,7 @@ def open_pair(root: str | Path | None = None, stars: int | None = None, seed: in
     CorruptFileError
         If a file is damaged or something else. The simulated files are under checksums.
     """
+    # One's own folder comes before shared ones; the first that holds real files is taken
     first, shared = data_folders(root)
     folders = (first, *shared)
     for folder in folders:

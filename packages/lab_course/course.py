@@ -32,17 +32,8 @@ SHIPPED = (
     "environment.yml",
     "LICENSE",
 )
-MAKEFILE = """# make: what there is to make. See README.md.
-PYTHON ?= python3
-SHELL := /bin/sh
-export OPENBLAS_NUM_THREADS ?= 1
-export OMP_NUM_THREADS ?= 1
-export PYTHONPATH := $(CURDIR):$(CURDIR)/packages$(if $(PYTHONPATH),:$(PYTHONPATH))
-
-# The active environment if there is one (conda's base does not count), else .venv
-ENV := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX)),.venv)
-PY := $(ENV)/bin/python
-
+# The bundle's targets; its settings are those of the lab's own Makefile, up to its first target
+TARGETS = """
 .PHONY: help installed jupyter handin doctor
 
 help:
@@ -52,7 +43,7 @@ help:
 
 installed:
 \t@test -x $(PY) || $(PYTHON) -m venv $(ENV)
-\t@tools/install.sh $(ENV) lab,handin
+\t@$(INSTALL) lab,handin $(TORCH_INDEX)
 
 jupyter: installed
 \t$(ENV)/bin/jupyter lab --notebook-dir=notebooks
@@ -124,7 +115,8 @@ def write_bundle(folder, notebooks):
         else:
             shutil.copy(source, target)
     (folder / "README.md").write_text(README, encoding="utf-8")
-    (folder / "Makefile").write_text(MAKEFILE, encoding="utf-8")
+    settings, _, _ = (root / "Makefile").read_text(encoding="utf-8").partition("\n.PHONY")
+    (folder / "Makefile").write_text(settings + TARGETS, encoding="utf-8")
     texts = {}
     for path in notebooks:
         notebook = student_version(nbformat.read(path, 4), path.stem)

@@ -149,7 +149,7 @@ def run_notebooks(work, into, root):
         runner = [sys.executable, root / "tools" / "run_notebooks.py", "--keep-going"]
         subprocess.run([*runner, *stale, "--into", into])
     stopped = [fault for path in stale if (fault := _fault(into / path.name))]
-    for path in stale:
+    for path in stale:  # only what ran to its end need not be run again
         if not _fault(into / path.name):
             (into / f".{path.stem}.made-by").write_text(_key(path))
     return stopped
@@ -257,6 +257,7 @@ def write_up(title, name, abstract, sections, folder):
     lines.append(f"= Method\n{METHOD}")
     number = 0
     for section in sorted((one for one in sections if one.parts), key=lambda one: one.place):
+        # A sub-heading waits until something of its own follows, so that none stands alone
         lines.append(f"= {to_typst(section.heading)}")
         heading = ""
         for kind, part in section.parts:

@@ -63,6 +63,7 @@ def flawed_spectra(
     if unknown := set(flaws) - set(FLAWS):
         raise ValueError(f"no flaws of a spectrum: {', '.join(sorted(unknown))}")
     models = {} if models is None else models
+    # Only these two change the model spectra, which are slow to make: each kind is kept
     kind = "elements" in flaws, "line spread" in flaws
     if kind not in models:
         models[kind] = _models(truth, *kind)
