@@ -188,8 +188,9 @@ def repaired_posteriors(
             model = Cannon.train(teach, labels.loc[taught])
             components = nuisance_components(model, teach, labels.loc[taught])
             seen = spectra.sel(star=measured)
-            samples.append(sample_stars(model, seen, modes=components, draws=draws))
-            covariances.append(model.fit(seen, modes=components, covariance=True)[1])
+            fits, covariance = model.fit(seen, modes=components, covariance=True)
+            samples.append(sample_stars(model, seen, modes=components, draws=draws, fits=fits))
+            covariances.append(covariance)
         # samples[1] and covariances[1] are those of the training stars, fitted by the second model
         calibrators = training.intersection(clean, sort=False)
         errors = correlated_errors(

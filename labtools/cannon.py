@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 CHUNK = 200  # stars that are held as float64 at a time
+READ_AT_ONCE = 2**24  # values of flux, and of error, that are read from disk at a time in training
 SMALLEST_ERROR = 1e-6  # an error of a normalized flux below this one is invalid
 FILLERS = (-999.0, -9999.0)  # values of labels that stand for "not measured" ...
 LOWEST_LABEL = -9000.0  # ... and so does everything up to this one
@@ -303,18 +304,26 @@ def fit_pixels(
     # Small enough for the processor's cache and for all cores to have work, but not tiny.
     width = max(8, min(64, n_pixels // (8 * workers), 2**21 // len(v)))
 
-    def train(start):
-        flux, variance = _flux_and_variance(
-            spectra.isel(wavelength=slice(start, start + width))
-        )  # (N, width)
+    def train(some):
+        flux, variance = _flux_and_variance(some)  # (N, width)
         # One pixel per row, in one piece of memory, for the sums over stars.
         return _fit_block(
             v, products, np.ascontiguousarray(flux.T), np.ascontiguousarray(variance.T), penalty
         )
 
+    blocks = []
     with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
-        theta, s2 = _concatenate(pool.map(train, range(0, n_pixels, width)))
+        # Many blocks are read at once: on disk hundreds of pixels lie in one compressed piece.
+        for some in _pixel_blocks(spectra, width * max(1, READ_AT_ONCE // (width * len(v)))):
+            blocks += pool.map(train, _pixel_blocks(some.compute(), width))
+    theta, s2 = _concatenate(blocks)
     return theta, s2
+
+
+def _pixel_blocks(spectra, width):
+    """Spectra of `width` pixels after the other."""
+    for start in range(0, spectra.sizes["wavelength"], width):
+        yield spectra.isel(wavelength=slice(start, start + width))
 
 
 def _fit_block(v, products, flux, variance, penalty, rounds=200, shared_rounds=5, refresh=8):

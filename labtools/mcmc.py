@@ -336,6 +336,7 @@ def sample_stars(
     modes: xr.DataArray | None = None,
     draws: int = 1000,
     seed: int = 128,
+    fits: pd.DataFrame | None = None,
 ) -> xr.DataArray:
     """Draws from the posteriors of many stars without Markov chains, in milliseconds per star.
 
@@ -355,6 +356,8 @@ def sample_stars(
         Draws per star.
     seed : int
         Seed, not negative.
+    fits : DataFrame, optional
+        What `cannon.fit` says of these spectra and modes, if it is known already.
 
     Returns
     -------
@@ -365,7 +368,7 @@ def sample_stars(
     Raises
     ------
     ValueError
-        As for `build_model`, but for the number of stars.
+        As for `build_model`, but for the number of stars; if `fits` are of other stars.
 
     References
     ----------
@@ -388,8 +391,10 @@ def sample_stars(
     """
     spectra, priors = by_star(spectra), _checked_priors(cannon, priors)
     low, high = priors["low"].to_numpy(), priors["high"].to_numpy()
-    fits = cannon.fit(spectra, modes=modes)[list(cannon.labels)]
-    x0 = cannon.scaled(fits.to_numpy())  # (star, K)
+    fits = cannon.fit(spectra, modes=modes) if fits is None else fits
+    if list(fits.index) != list(spectra.star.values):
+        raise ValueError("these are fits of other stars, or in another order than the spectra")
+    x0 = cannon.scaled(fits[list(cannon.labels)].to_numpy())  # (star, K)
     usable = np.isfinite(x0).all(axis=1)
     # ln L of a star is exactly r.d - d.A.d / 2 + constant, with d = v(x) - v(x0): `likelihood`.
     a, r, _ = cannon.likelihood(spectra, x0, modes)

@@ -143,9 +143,13 @@ class Trends:
 
 
 def _root(covariance):
-    """A square root of a covariance that may be singular."""
+    """The symmetric square root of a covariance that may be singular.
+
+    It is unique, while the signs of eigenvectors, and so the draws made with them, differ from one
+    processor to the next.
+    """
     values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 0))
+    return vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
 
 
 def trend_terms(stars: pd.DataFrame, clump: pd.Series | float = 0.0) -> pd.DataFrame:

@@ -38,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -46,10 +47,10 @@ from scipy.linalg import eigh
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from labtools.cannon import design, design_slopes
+from labtools.cannon import design, design_slopes, format_names
 from labtools.spectra import by_star
 
-__all__ = ["TwoViews", "View", "evaluate"]
+__all__ = ["Coordinates", "TwoViews", "View", "evaluate"]
 
 MOST = 100  # components of an instrument
 LATENTS = 16  # canonical directions
@@ -137,10 +138,11 @@ class View:
         components[:, used], whole[used] = basis * np.sqrt(pixel), mean
         return cls(spectra.wavelength.values.astype(float), whole, components, scatter)
 
-    def coordinates(
-        self, spectra: xr.Dataset, modes: xr.DataArray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Coordinates c (star, p) of spectra, and the covariance C (star, p, p) of their noise.
+    def coordinates(self, spectra: xr.Dataset, modes: xr.DataArray | None = None) -> Coordinates:
+        """Coordinates c of spectra, and the covariance C of their noise.
+
+        They are all that `TwoViews` takes from spectra, and may be given to its methods in their
+        place: what is asked more than once need not be worked out each time.
 
         Patterns of flux `modes` (mode, wavelength) are fitted with the components and then left
         out, which is to integrate over them. Errors are enlarged where residuals say so: by the
@@ -156,16 +158,15 @@ class View:
 
         Returns
         -------
-        coordinates : array (star, p)
-        covariance : array (star, p, p)
+        Coordinates
         """
-        patterns = self.components
+        patterns, stars = self.components, by_star(spectra).star.values
         if modes is not None:
             patterns = np.vstack([patterns, modes.transpose("mode", "wavelength").values])
         parts = [self._coordinates(_arrays(some), patterns) for some in _blocks(spectra)]
         p = len(self.components)
         c, noise = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return c[:, :p], noise[:, :p, :p]
+        return Coordinates(c[:, :p], noise[:, :p, :p], stars, self)
 
     def _coordinates(self, arrays, patterns):
         flux, variance = arrays
@@ -199,6 +200,15 @@ def _enlargement(left, good, p):
     certain = correlation > 2 / np.sqrt(np.maximum(pixels, 1))
     reduced = squares / np.maximum(pixels - p, 1)
     return np.maximum(1, reduced) * (1 + 2 * np.where(certain, correlation, 0).sum(axis=0))
+
+
+class Coordinates(NamedTuple):
+    """Spectra of n stars in the components of one instrument, as from `View.coordinates`."""
+
+    values: np.ndarray  # (n, p)
+    noise: np.ndarray  # (n, p, p) covariance
+    star: np.ndarray  # (n,) names
+    view: View  # whose components they are
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -243,16 +253,21 @@ class TwoViews:
 
     @classmethod
     def train(
-        cls, apogee: xr.Dataset, jwst: xr.Dataset, labels: pd.DataFrame, seed: int = 0
+        cls,
+        apogee: xr.Dataset | Coordinates,
+        jwst: xr.Dataset | Coordinates,
+        labels: pd.DataFrame,
+        seed: int = 0,
     ) -> TwoViews:
         """Learn both instruments; stars that both have seen teach how they hang together.
 
         Parameters
         ----------
-        apogee, jwst : Dataset
+        apogee, jwst : Dataset or Coordinates
             Normalized `flux` and `error` (star, wavelength), wavelength in Angstrom; error = inf
             leaves a pixel out. Stars go by name; those of only one instrument help its components.
-            Any two instruments do: nothing but the wavelengths tells them apart.
+            Any two instruments do: nothing but the wavelengths tells them apart. Components are
+            learned from spectra; coordinates bring theirs along.
         labels : DataFrame
             Indexed by star, one row for every star of `apogee`, one column a label, in any units.
         seed : int
@@ -278,13 +293,14 @@ class TwoViews:
         >>> TwoViews.train(*_made_up())
         TwoViews(2 and 2 components, 2 latents; 60 stars, 60 of them seen by both)
         """
-        apogee, jwst = by_star(apogee), by_star(jwst)
-        stars, others = pd.Index(apogee.star.values), pd.Index(jwst.star.values)
+        apogee, jwst = (
+            one if isinstance(one, Coordinates) else by_star(one) for one in (apogee, jwst)
+        )
+        _check(apogee, jwst, labels)
+        a, noise_a, stars, first = _learned(apogee)
+        b, noise_b, others, second = _learned(jwst)
+        views, stars, others = (first, second), pd.Index(stars), pd.Index(others)
         common = stars.intersection(others, sort=False)
-        _check(apogee, jwst, labels, common)
-        views = (View.learn(apogee), View.learn(jwst))
-        a, noise_a = views[0].coordinates(apogee)
-        b, noise_b = views[1].coordinates(jwst)
         center = (a.mean(axis=0), b.mean(axis=0))
         noise = (noise_a.mean(axis=0), noise_b.mean(axis=0))
         total = (np.cov(a.T), np.cov(b.T))
@@ -299,12 +315,14 @@ class TwoViews:
             (a, z), (b, left_out), labels.loc[stars].astype(float), seed,
         )  # fmt: skip
 
-    def encode(self, spectra: xr.Dataset, modes: xr.DataArray | None = None) -> xr.DataArray:
+    def encode(
+        self, spectra: xr.Dataset | Coordinates, modes: xr.DataArray | None = None
+    ) -> xr.DataArray:
         """Latents of spectra of either instrument: the mean of p(z | spectrum), step 2 above.
 
         Parameters
         ----------
-        spectra : Dataset
+        spectra : Dataset or Coordinates
             `flux` and `error` (star, wavelength), on the wavelengths of one of the two instruments.
         modes : DataArray, optional
             Patterns of flux (mode, wavelength) of any amplitude that are integrated out, such as
@@ -328,15 +346,15 @@ class TwoViews:
         >>> z.dims, z.shape
         (('star', 'latent'), (60, 2))
         """
-        view, spectra = self._view(spectra), by_star(spectra)
-        z, _ = self._latents(view, *self.views[view].coordinates(spectra, modes))
-        coords = {"star": spectra.star.values, "latent": np.arange(z.shape[1])}
+        view, c = self._coordinates(spectra, modes)
+        z, _ = self._latents(view, c.values, c.noise)
+        coords = {"star": c.star, "latent": np.arange(z.shape[1])}
         return xr.DataArray(z, coords=coords, dims=("star", "latent"))
 
     def find(
         self,
-        queries: xr.Dataset,
-        candidates: xr.Dataset,
+        queries: xr.Dataset | Coordinates,
+        candidates: xr.Dataset | Coordinates,
         k: int = 10,
         modes: xr.DataArray | None = None,
     ) -> pd.DataFrame:
@@ -348,7 +366,7 @@ class TwoViews:
 
         Parameters
         ----------
-        queries, candidates : Dataset
+        queries, candidates : Dataset or Coordinates
             `flux` and `error` (star, wavelength), each on the wavelengths of one instrument.
         k : int
             How many partners to name; all of them if there are fewer.
@@ -373,27 +391,31 @@ class TwoViews:
         >>> list(found.columns), bool((found[1] == found.index).mean() > 0.5)
         ([1, 2, 'probability'], True)
         """
-        ours, theirs = self._view(queries), self._view(candidates)
-        queries, candidates = by_star(queries), by_star(candidates)
-        number = candidates.sizes["star"]
-        if ours == theirs:
+        if self._view(queries) == self._view(candidates):
             raise ValueError("queries and candidates are of one instrument: give a set of each")
+        number = len(candidates.star)
         if not number or k < 1:
             raise ValueError(f"{k} of {number} candidates are asked for: ask for one at least")
-        query = self._evidence(ours, queries, modes)
-        candidate = self._evidence(theirs, candidates)
+        (ours, query), (theirs, candidate) = (
+            self._coordinates(queries, modes),
+            self._coordinates(candidates),
+        )
         k = min(k, number)
-        place, probability = self._partners(ours, query, candidate, k)
-        index = pd.Index(queries.star.values, name="star")
-        found = pd.DataFrame(candidates.star.values[place], index, range(1, k + 1))
+        place, probability = self._partners(
+            ours, self._evidence(ours, query), self._evidence(theirs, candidate), k
+        )
+        index = pd.Index(query.star, name="star")
+        found = pd.DataFrame(candidate.star[place], index, range(1, k + 1))
         return found.assign(probability=probability)
 
-    def labels(self, spectra: xr.Dataset, modes: xr.DataArray | None = None) -> pd.DataFrame:
+    def labels(
+        self, spectra: xr.Dataset | Coordinates, modes: xr.DataArray | None = None
+    ) -> pd.DataFrame:
         """Labels of spectra of either instrument, learned from the labels of the reference alone.
 
         Parameters
         ----------
-        spectra : Dataset
+        spectra : Dataset or Coordinates
             `flux` and `error` (star, wavelength), on the wavelengths of one of the two instruments.
         modes : DataArray, optional
             Patterns of flux (mode, wavelength) of any amplitude that are integrated out.
@@ -418,18 +440,18 @@ class TwoViews:
         >>> bool((fitted.teff - labels.teff).std() < 0.2 * labels.teff.std())
         True
         """
-        view, spectra = self._view(spectra), by_star(spectra)
-        values, errors = self._fitted(view, *self.views[view].coordinates(spectra, modes))
+        view, c = self._coordinates(spectra, modes)
+        values, errors = self._fitted(view, c.values, c.noise)
         columns = [*self.teachers, *(f"{name}_err" for name in self.teachers)]
-        index = pd.Index(spectra.star.values, name="star")
+        index = pd.Index(c.star, name="star")
         return pd.DataFrame(np.hstack([values, errors]), index, columns)
 
-    def other(self, spectra: xr.Dataset) -> xr.DataArray:
+    def other(self, spectra: xr.Dataset | Coordinates) -> xr.DataArray:
         """The spectra that the other instrument would see of these stars, as far as z tells.
 
         Parameters
         ----------
-        spectra : Dataset
+        spectra : Dataset or Coordinates
             `flux` and `error` (star, wavelength), on the wavelengths of one of the two instruments.
 
         Returns
@@ -449,16 +471,30 @@ class TwoViews:
         >>> bool(abs(flux - jwst.flux).mean() < 0.02)
         True
         """
-        view, spectra = self._view(spectra), by_star(spectra)
-        z, _ = self._latents(view, *self.views[view].coordinates(spectra))
+        view, c = self._coordinates(spectra)
+        z, _ = self._latents(view, c.values, c.noise)
         there = self.views[1 - view]
-        c = design(z) @ self.theta if view == 0 else self.center[0] + z @ self.loadings[0].T
-        flux = np.where(np.isfinite(there.scatter), there.mean + c @ there.components, np.nan)
-        coords = {"star": spectra.star.values, "wavelength": there.wavelength}
+        drawn = design(z) @ self.theta if view == 0 else self.center[0] + z @ self.loadings[0].T
+        flux = np.where(np.isfinite(there.scatter), there.mean + drawn @ there.components, np.nan)
+        coords = {"star": c.star, "wavelength": there.wavelength}
         return xr.DataArray(flux, coords=coords, dims=("star", "wavelength"))
 
+    def _coordinates(self, spectra, modes=None):
+        """Which of the two instruments spectra are of, and their coordinates."""
+        view = self._view(spectra)
+        if not isinstance(spectra, Coordinates):
+            return view, self.views[view].coordinates(spectra, modes)
+        if modes is not None:
+            raise ValueError("give modes to View.coordinates, or spectra in place of coordinates")
+        return view, spectra
+
     def _view(self, spectra):
-        """Which of the two instruments spectra are of."""
+        """Which of the two instruments spectra, or coordinates, are of."""
+        if isinstance(spectra, Coordinates):
+            for number, view in enumerate(self.views):
+                if view is spectra.view:
+                    return number
+            raise ValueError("these coordinates are in the components of another model")
         for number, view in enumerate(self.views):
             if np.array_equal(view.wavelength, spectra.wavelength.values):
                 return number
@@ -471,10 +507,9 @@ class TwoViews:
         signal = _positive(self.total[view] - self.noise[view])
         return _posterior(c - self.center[view], noise, self.loadings[view], signal)
 
-    def _evidence(self, view, spectra, modes=None):
+    def _evidence(self, view, c):
         """What scores are made of: mean and covariance of z for the reference, else of c."""
-        c, noise = self.views[view].coordinates(spectra, modes)
-        return self._latents(view, c, noise) if view == 0 else (c, noise)
+        return self._latents(view, c.values, c.noise) if view == 0 else (c.values, c.noise)
 
     def _partners(self, ours, query, candidate, k):
         """Numbers of the k best candidates (query, k), best first, and the probability of the best.
@@ -590,7 +625,10 @@ class TwoViews:
 
 
 def evaluate(
-    model: TwoViews, apogee: xr.Dataset, jwst: xr.Dataset, labels: pd.DataFrame
+    model: TwoViews,
+    apogee: xr.Dataset | Coordinates,
+    jwst: xr.Dataset | Coordinates,
+    labels: pd.DataFrame,
 ) -> pd.DataFrame:
     """How a model does on stars that both instruments have seen, star by star.
 
@@ -598,7 +636,7 @@ def evaluate(
     ----------
     model : TwoViews
         Trained on other stars.
-    apogee, jwst : Dataset
+    apogee, jwst : Dataset or Coordinates
         Spectra of the same stars, `flux` and `error` (star, wavelength).
     labels : DataFrame
         True labels, indexed by star, with the columns of the training labels.
@@ -627,15 +665,20 @@ def evaluate(
     """
     if model._view(apogee) != 0 or model._view(jwst) != 1:
         raise ValueError("give the spectra of the model's reference first, then the others")
-    names = pd.Index(apogee.star.values, name="star")
-    b, noise = model.views[1].coordinates(jwst.sel(star=names))
-    z, spread = model._latents(0, *model.views[0].coordinates(apogee))
+    _, here = model._coordinates(apogee)
+    _, there = model._coordinates(jwst)
+    names = pd.Index(here.star, name="star")
+    rows = pd.Index(there.star).get_indexer(names)
+    if (rows < 0).any():
+        raise KeyError(f"no spectrum on the other side: {format_names(names[rows < 0])}")
+    b, noise = there.values[rows], there.noise[rows]
+    z, spread = model._evidence(0, here)
     own, k = np.arange(len(names)), min(10, len(names))
-    there, probability = model._partners(0, (z, spread), (b, noise), k)
+    ahead, probability = model._partners(0, (z, spread), (b, noise), k)
     back, probability_back = model._partners(1, (b, noise), (z, spread), 1)
     table = {
-        "found": there[:, 0] == own,
-        "among_ten": (there == own[:, None]).any(axis=1),
+        "found": ahead[:, 0] == own,
+        "among_ten": (ahead == own[:, None]).any(axis=1),
         "probability": probability,
         "found_back": back[:, 0] == own,
         "probability_back": probability_back,
@@ -774,16 +817,28 @@ def _blocks(spectra):
     return [spectra.isel(star=some) for some in _slices(spectra.sizes["star"], BLOCK)]
 
 
-def _check(apogee, jwst, labels, common):
+def _learned(spectra):
+    """Coordinates of spectra in components that are learned from them; coordinates as they are."""
+    if isinstance(spectra, Coordinates):
+        return spectra
+    return View.learn(spectra).coordinates(spectra)
+
+
+def _check(apogee, jwst, labels):
     """Raise ValueError if these sets cannot teach a model."""
-    for spectra in (apogee, jwst):
-        if not pd.Index(spectra.star.values).is_unique:
-            raise ValueError("a star occurs twice in one of the sets: give each star one spectrum")
-    if np.array_equal(apogee.wavelength.values, jwst.wavelength.values):
+    stars, others = (pd.Index(np.asarray(one.star)) for one in (apogee, jwst))
+    if not (stars.is_unique and others.is_unique):
+        raise ValueError("a star occurs twice in one of the sets: give each star one spectrum")
+    wavelengths = (
+        one.view.wavelength if isinstance(one, Coordinates) else one.wavelength.values
+        for one in (apogee, jwst)
+    )
+    if np.array_equal(*wavelengths):
         raise ValueError("both sets have the same wavelengths: they cannot be told apart later")
+    common = stars.intersection(others, sort=False)
     if len(common) < 20:
         raise ValueError(f"only {len(common)} stars have both spectra, fewer than 20")
-    taught = labels.reindex(apogee.star.values)
+    taught = labels.reindex(stars)
     bad = taught.index[~np.isfinite(taught.to_numpy(float)).all(axis=1)]
     if len(bad):
         raise ValueError(f"{len(bad)} stars lack a label or it is no number, such as {bad[0]}")

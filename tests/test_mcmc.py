@@ -187,6 +187,16 @@ def test_draws_of_a_star_do_not_depend_on_its_neighbors():
     )
 
 
+def test_known_fits_are_not_made_again(monkeypatch):
+    cannon = made_up_cannon(labels=3, pixels=120)
+    spectra, _ = made_up_stars(cannon, 4)
+    fits, expected = cannon.fit(spectra), sample_stars(cannon, spectra, draws=50)
+    monkeypatch.setattr(type(cannon), "fit", None)
+    xr.testing.assert_identical(sample_stars(cannon, spectra, draws=50, fits=fits), expected)
+    with pytest.raises(ValueError, match="other stars"):
+        sample_stars(cannon, spectra, draws=50, fits=fits[::-1])
+
+
 def test_importance_resampling_agrees_with_nuts(chains):
     fast = sample_stars(chains.cannon, chains.spectra, draws=4000)
     assert fast.dims == ("star", "draw", "label")

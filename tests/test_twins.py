@@ -91,8 +91,8 @@ def test_a_missing_pixel_counts_as_a_pixel_that_is_not_there(model, little):
         view.wavelength[used], view.mean[used], view.components[:, used], view.scatter[used]
     )
     # Correlations of neighbours differ where neighbours do: without them both are the same numbers.
-    c, noise = view.coordinates(masked)
-    d, other = short.coordinates(spectra.isel(wavelength=used))
+    c, noise, *_ = view.coordinates(masked)
+    d, other, *_ = short.coordinates(spectra.isel(wavelength=used))
     np.testing.assert_allclose(c, d, atol=1e-6)
     sizes = [np.trace(x, axis1=1, axis2=2) for x in (noise, other)]
     np.testing.assert_allclose(
@@ -117,7 +117,7 @@ def test_modes_are_integrated_out(model, little):
     modes = xr.DataArray(
         pattern[None], coords={"wavelength": view.wavelength}, dims=("mode", "wavelength")
     )
-    c, _ = view.coordinates(spectra, modes)
+    c = view.coordinates(spectra, modes).values
     noise = np.diag(spectra.error.values[0] ** 2 + view.scatter) + 1e6 * np.outer(pattern, pattern)
     weight = view.components @ np.linalg.inv(noise)
     expected = np.linalg.solve(
@@ -151,13 +151,42 @@ def test_missing_pixels_cost_little(little):
 def test_probabilities_are_those_of_all_candidates(model, little):
     apogee, jwst, _ = little
     query = apogee.isel(star=[7])
-    z, b = model._evidence(0, query), model._evidence(1, jwst)
+    z = model._evidence(0, model.views[0].coordinates(query))
+    b = model._evidence(1, model.views[1].coordinates(jwst))
     score = model._ln_conditional(*z, *b)[0] - model._ln_marginal(*b)
     score /= model._temperature(b[1].mean(axis=0), forward=True)
     share = np.exp(score - score.max()) / np.exp(score - score.max()).sum()
     found = model.find(query, jwst, k=80)
     assert found.probability.iloc[0] == pytest.approx(share.max())
     assert found.iloc[0, :10].tolist() == jwst.star.values[np.argsort(-score)][:10].tolist()
+
+
+def test_coordinates_may_stand_for_spectra(model, little):
+    apogee, jwst, labels = little
+    a, b = (view.coordinates(one) for view, one in zip(model.views, (apogee, jwst), strict=True))
+    pd.testing.assert_frame_equal(model.find(a, b), model.find(apogee, jwst))
+    pd.testing.assert_frame_equal(model.labels(b), model.labels(jwst))
+    xr.testing.assert_equal(model.encode(a), model.encode(apogee))
+    xr.testing.assert_equal(model.other(b), model.other(jwst))
+    pd.testing.assert_frame_equal(
+        evaluate(model, a, b, labels), evaluate(model, apogee, jwst, labels)
+    )
+    again = TwoViews.train(a, b, labels)
+    pd.testing.assert_frame_equal(again.find(a, b), model.find(a, b))
+
+
+def test_coordinates_of_another_model_are_refused(model, little):
+    apogee, jwst, labels = little
+    another = TwoViews.train(apogee, jwst, labels)
+    for view, spectra in zip(another.views, (apogee, jwst), strict=True):
+        with pytest.raises(ValueError, match="components of another model"):
+            model.labels(view.coordinates(spectra))
+    modes = xr.DataArray(np.ones((1, 40)), dims=("mode", "wavelength"))
+    with pytest.raises(ValueError, match="View.coordinates"):
+        model.encode(model.views[0].coordinates(apogee), modes)
+    with pytest.raises(KeyError, match="star07"):
+        some = jwst.isel(star=[n for n in range(80) if n != 7])
+        evaluate(model, apogee, some, labels)
 
 
 def test_blocks_change_nothing(model, little, monkeypatch):

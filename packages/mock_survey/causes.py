@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from copy import deepcopy
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,7 @@ def flawed_spectra(
     seed : int
         Of the random numbers.
     models : dict, optional
-        Where model spectra are kept for the next call with the same stars.
+        Where model spectra and responses are kept for the next call with the same stars and seed.
 
     Returns
     -------
@@ -68,17 +69,18 @@ def flawed_spectra(
     if kind not in models:
         models[kind] = _models(truth, *kind)
     model = models[kind]
+    if "responses" not in models:
+        models["responses"] = [_response(name, star, seed) for name, star in truth.iterrows()]
     flux, error = np.empty_like(model), np.empty_like(model)
-    for row, (name, star) in enumerate(truth.iterrows()):
-        rng = np.random.default_rng([seed, *str(name).encode()])
-        smooth, ripple = _response(throughput(star, rng))
+    for row, (_, star) in enumerate(truth.iterrows()):
+        smooth, ripple, rng = models["responses"][row]
         source = model[row] * 1000
         source = source * (smooth if "response" in flaws else 1)
         source = source * (ripple if "ripple" in flaws else 1)
         flux[row], error[row] = source, SMALL_ERROR * np.median(source)
         if "noise" in flaws:
-            images = (image[0] for image in observe(source, star, rng))
-            flux[row], sigma, mask = images
+            rows = observe(source, star, deepcopy(rng))  # the same noise in each set of flaws
+            flux[row], sigma, mask = (images[0] for images in rows)
             lost = (mask & int(LAB_BITS) != 0) | (sigma > NOTHING) | (flux[row] == 0)
             error[row] = np.where(lost, np.inf, sigma)
     axes = ("star", "wavelength")
@@ -98,12 +100,15 @@ def _models(truth, elements, line_spread):
     return synthesize(truth[columns], resolution=resolution).values.astype(float)
 
 
-def _response(level, degree=4):
-    """The smooth part of a response (8575,), chip by chip, with mean 1, and the waves on it."""
+def _response(name, star, seed, degree=4):
+    """The smooth part of a star's response (8575,), chip by chip, with mean 1; the waves on it; and
+    the generator that drew them, from which the noise comes next."""
+    rng = np.random.default_rng([seed, *str(name).encode()])
+    level = throughput(star, rng)
     smooth, ripple = np.ones_like(level), np.ones_like(level)
     for first, last in CHIPS:
         part = slice(first, last + 1)
         x = np.linspace(-1, 1, last - first + 1)
         curve = chebyshev.chebval(x, chebyshev.chebfit(x, level[part], degree))
         smooth[part], ripple[part] = curve / curve.mean(), level[part] / curve
-    return smooth, ripple
+    return smooth, ripple, rng

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 PARTITION, STORE = ".parquet", ".zarr"
-PIXELS_PER_BLOCK = 128  # that can be read alone, of all stars of a chunk
+PIXELS_PER_BLOCK = 256  # that can be read alone, of all stars of a chunk
 UNFINISHED = "unfinished-*"  # what `atomic_write` calls a folder in which it works
 ABANDONED_AFTER = 600.0  # seconds; a chunk is written within a few
 TEXTS = ("star", "apstar_id")  # coordinates of the spectra that are strings

@@ -62,10 +62,10 @@ def claims(v):
     yield from trend("+0.012 ± 0.003 dex of [Mg/Fe]", "mg_fe", "teff", 0.012, 0.003, 0.001)
     yield from trend("-7.2 ± 2.7 K where none was put in", "teff", "zero", -7.2, 2.7, 0.2)
     joint = 100 * v["joint_coverage"]["teacher calibrated"]
-    words = "hold 52, 71, 91 and 96 %"
+    words = "hold 52, 70, 91 and 95 %"
     yield from (
         (words, joint[level], value, 1.2)
-        for level, value in ((0.5, 52), (0.68, 71), (0.9, 91), (0.95, 96))
+        for level, value in ((0.5, 52), (0.68, 70), (0.9, 91), (0.95, 95))
     )
     words = "counting alone errs by 1.6, 1.5, 1.0 and\n0.7 %"
     yield from (
@@ -73,8 +73,8 @@ def claims(v):
         for level, value in ((0.5, 1.6), (0.68, 1.5), (0.9, 1.0), (0.95, 0.7))
     )
     poor = v["by_group"].loc["[Fe/H]"].iloc[0]
-    yield "hold 50 ± 4 %", 100 * poor["all"], 50, 2
-    yield "hold 50 ± 4 %", 100 * poor["error"], 4, 0.5
+    yield "hold 52 ± 4 %", 100 * poor["all"], 52, 2
+    yield "hold 52 ± 4 %", 100 * poor["error"], 4, 0.5
     yield "TARP finds 62 %", 100 * v["tests"].loc[0.68, "TARP, calibrated"], 62, 1.5
     seeds = 100 * v["other_seeds"]["teacher calibrated"].unstack("level")
     words = "69 to 71 % at 68 % and 95 to 96 % at 95 %"

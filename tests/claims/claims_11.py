@@ -71,7 +71,7 @@ def claims(v):
     yield "8 to 11 %", 100 * (std.drop("fe_h").max() - 1), 11, 2
     yield "by 30 % for [Fe/H]", 100 * (std.fe_h - 1), 30, 2
     peaks = list(v["peaks"].values())
-    yield "for 1,000 stars and for 10,000 alike", peaks[1] / peaks[0], 1, 0.3
+    yield "for 1,000 stars and for 5,000 alike", peaks[1] / peaks[0], 1, 0.3
     yield "some 0.4 GB", peaks[0], 0.4, 0.3
 
     # What a star takes in seconds depends on what else the machine does: it is not claimed here
