@@ -311,7 +311,7 @@ def fit_pixels(
             v, products, np.ascontiguousarray(flux.T), np.ascontiguousarray(variance.T), penalty
         )
 
-    blocks = []
+    blocks: list[tuple[np.ndarray, np.ndarray]] = []
     with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
         # Many blocks are read at once: on disk hundreds of pixels lie in one compressed piece.
         for some in _pixel_blocks(spectra, width * max(1, READ_AT_ONCE // (width * len(v)))):

@@ -398,7 +398,7 @@ def test_a_model_learns_from_spectra_that_are_read_when_they_are_used(whole):
     """As many as you like: blocks of pixels are read one after the other."""
     spectra, labels = whole.spectra(), made_up_survey(400).catalog()[["teff", "logg", "fe_h"]]
     assert spectra.sizes["star"] == 400
-    assert max(map(max, spectra.flux.chunks)) <= 128
+    assert max(map(max, spectra.flux.chunks)) <= store.PIXELS_PER_BLOCK
     with dask.config.set(scheduler="threads"):
         lazy, loaded = (
             labtools.Cannon.train(spectra, labels),

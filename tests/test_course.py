@@ -559,3 +559,26 @@ def test_pairs_in_another_order_and_the_labels_of_the_catalog():
         checks.pairing(catalog.loc[right, ["teff"]], catalog, labels)
     with pytest.raises(CheckFailed, match="not filled in"):
         checks.pairing(..., catalog, labels)
+
+
+def test_the_conversion_is_judged_by_its_abundances():
+    """A table of [X/H], which right names and temperatures alone do not make."""
+    names = ["a", "b", "c"]
+    catalog = pd.DataFrame(
+        {"fe_h": [-0.5, 0.0, 0.2], "mg_fe": [0.3, 0.1, 0.0], "si_fe": [0.2, 0.0, 0.1]}, names
+    )
+    right = pd.DataFrame(
+        {"fe_h": catalog.fe_h, "mg_h": [-0.2, 0.1, 0.2], "si_h": [-0.3, 0.0, 0.3]}, names
+    )
+    assert checks.conversion(right[::-1], catalog) == "Right: [X/H] of 2 elements and 3 stars."
+    for wrong, why in (
+        (right.assign(mg_h=catalog.mg_fe), "mg_h is .Mg/Fe.; .Fe/H. has to be added"),
+        (right.assign(si_h=catalog.si_fe - catalog.fe_h), "subtracted in si_h"),
+        (right.assign(mg_h=0.0), "mg_h is not"),
+        (right.assign(fe_h=2 * catalog.fe_h), "nothing is added"),
+        (right[["fe_h"]], "no column such as mg_h"),
+        (right.rename(index={"a": "x"}), "no star x"),
+        (..., "not filled in yet"),
+    ):
+        with pytest.raises(checks.CheckFailed, match=why):
+            checks.conversion(wrong, catalog)

@@ -23,8 +23,9 @@ from labtools.selection import LABELS, count_cuts, select_giants
 from labtools.spectra import GRID, LAB_BITS, WAVELENGTH, chips
 
 __all__ = [
-    "CheckFailed", "continuum", "giants", "gravity", "labels", "likelihood", "markers",
-    "mean_label", "normalized_error", "pairing", "pixels", "scaler", "scatter", "sequence", "split",
+    "CheckFailed", "continuum", "conversion", "giants", "gravity", "labels", "likelihood",
+    "markers", "mean_label", "normalized_error", "pairing", "pixels", "scaler", "scatter",
+    "sequence", "split",
 ]  # fmt: skip
 
 RADII = (1.0, 15.0, 100.0)
@@ -679,3 +680,44 @@ def pairing(matched: pd.DataFrame, catalog: pd.DataFrame, jwst_labels: pd.DataFr
     if len(given) > len(names):
         raise CheckFailed(f"{what}: some stars are in it more than once")
     raise CheckFailed(f"{what}: not the same stars; match by name, and keep each star once")
+
+
+def conversion(converted: pd.DataFrame, catalog: pd.DataFrame) -> str:
+    """Question 2.5: [X/H] of catalog stars, which is [X/Fe] + [Fe/H].
+
+    Parameters
+    ----------
+    converted : pandas.DataFrame
+        The student's, indexed by name, with columns such as `mg_h`.
+    catalog : pandas.DataFrame
+        Indexed by name, with `fe_h` and columns such as `mg_fe`.
+    """
+    what = "the conversion"
+    given = _filled(what, converted)
+    if not isinstance(given, pd.DataFrame):
+        raise CheckFailed(f"{what}: a DataFrame indexed by name is wanted")
+    elements = [c[:-2] for c in given if c.endswith("_h") and f"{c[:-2]}_fe" in catalog]
+    if not elements:
+        raise CheckFailed(f"{what}: no column such as mg_h is in it")
+    if len(unknown := given.index.difference(catalog.index)):
+        raise CheckFailed(f"{what}: the catalog has no star {unknown[0]}")
+    stars = catalog.loc[given.index]
+    iron = stars["fe_h"].to_numpy(float)
+    for element in elements:
+        ratio = stars[f"{element}_fe"].to_numpy(float)
+        found = given[f"{element}_h"].to_numpy(float)
+        name = element.capitalize()
+
+        def alike(other, found=found):
+            return np.allclose(found, other, atol=2e-3, equal_nan=True)
+
+        if alike(ratio + iron):
+            continue
+        if alike(ratio):
+            raise CheckFailed(f"{what}: {element}_h is [{name}/Fe]; [Fe/H] has to be added")
+        if alike(ratio - iron):
+            raise CheckFailed(f"{what}: [Fe/H] is subtracted in {element}_h; it has to be added")
+        raise CheckFailed(f"{what}: {element}_h is not [{name}/Fe] + [Fe/H]")
+    if "fe_h" in given and not np.allclose(given["fe_h"].to_numpy(float), iron, atol=2e-3):
+        raise CheckFailed(f"{what}: fe_h is [Fe/H] itself, to which nothing is added")
+    return f"Right: [X/H] of {len(elements)} elements and {len(given)} stars."
