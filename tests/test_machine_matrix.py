@@ -25,6 +25,7 @@ def test_a_setting_that_changes_nothing_is_not_a_pass(monkeypatch, capsys):
     monkeypatch.setattr(
         machine_matrix, "CONFIGURATIONS", {"useless": (useless, machine_matrix.SORT, "")}
     )
+    monkeypatch.setattr(machine_matrix, "USUALLY", ("useless",))
     assert ask(monkeypatch) == 1
     assert "BAD  useless" in (out := capsys.readouterr().out)
     assert "THE SETTING CHANGES NOTHING" in out
@@ -38,6 +39,25 @@ def test_a_setting_that_this_processor_lacks_is_said(monkeypatch, capsys):
 
 def test_threads_are_a_setting_that_works():
     assert machine_matrix.refusal("one-thread") == machine_matrix.refusal("two-threads") == ""
+
+
+def test_machines_have_all_settings(monkeypatch):
+    parts = [part for machine in machine_matrix.MACHINES.values() for part in machine]
+    usual = {"skylakex", "one-thread", "two-threads"}  # a name of its own, and what is usual
+    assert set(parts) | usual == set(machine_matrix.CONFIGURATIONS)
+    settings = machine_matrix.settings_of("old-processor")
+    assert settings["OPENBLAS_CORETYPE"] == "Nehalem"
+    assert "X86_V3" in settings["NPY_DISABLE_CPU_FEATURES"]
+    assert {"GLIBC_TUNABLES", "ATEN_CPU_CAPABILITY"} < set(settings)
+    reasons = {"nehalem": "", "glibc-without-fma": "THE SETTING CHANGES NOTHING"}
+    one_by_one = machine_matrix.refusal
+
+    def refusal(name):
+        return one_by_one(name) if name in machine_matrix.MACHINES else reasons.get(name, "")
+
+    monkeypatch.setattr(machine_matrix, "refusal", refusal)
+    assert machine_matrix.refusal("old-processor") == "THE SETTING CHANGES NOTHING"
+    assert machine_matrix.refusal("haswell-processor") == ""
 
 
 def test_what_has_passed_is_not_run_again_and_what_failed_is(build, monkeypatch, capsys):

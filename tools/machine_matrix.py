@@ -1,10 +1,11 @@
 """Notebooks and tests as on other machines: this one with other kernels of OpenBLAS, numpy, glibc
 and torch.
 
-Each configuration is a few settings of the environment. First its setting is tried: what it should
+Each configuration is a few settings of the environment. First each setting is tried: what it should
 change in a fresh Python has to change, or the configuration is refused. Then all notebooks and
 tests run on a fresh data folder below build/test-matrix/. What has passed is not run again as long
-as the commit is the same; ONLY some may be named.
+as the commit is the same. Without a name whole machines are imitated, which together have all the
+settings; where one of them fails, its settings can be run one by one: ONLY="nehalem".
 """
 
 import argparse
@@ -41,11 +42,13 @@ CONFIGURATIONS = {  # name: settings, what they change, and the feature of the p
     "two-threads": ({"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}, THREADS, ""),
     "torch-without-avx": ({"ATEN_CPU_CAPABILITY": "default"}, TORCH, "avx2"),
 }
-CONFIGURATIONS["old-processor"] = (  # all of them at once, as on a machine of 2008
-    {name: value for one in ("nehalem", "numpy-without-avx2", "glibc-without-fma", "two-threads",
-                             "torch-without-avx") for name, value in CONFIGURATIONS[one][0].items()},
-    BLAS, "avx2",
-)  # fmt: skip
+MACHINES = {  # name: the settings that it has all at once
+    "haswell-processor": ("haswell", "numpy-without-avx512"),  # as of 2013, and many today
+    "old-processor": (
+        "nehalem", "numpy-without-avx2", "glibc-without-fma", "torch-without-avx",
+    ),  # as of 2008
+}  # fmt: skip
+USUALLY = (*MACHINES, "skylakex", "two-threads")  # what runs if no name is given
 NEUTRAL = {name for settings, *_ in CONFIGURATIONS.values() for name in settings}
 OPTIONS = (
     "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder",
@@ -69,9 +72,17 @@ def fingerprint(script, settings):
     return done.stdout
 
 
+def settings_of(name):
+    """The settings of a configuration, or of all that a machine has."""
+    parts = MACHINES.get(name, (name,))
+    return {key: value for part in parts for key, value in CONFIGURATIONS[part][0].items()}
+
+
 def refusal(name):
-    """Why a configuration cannot be had here: "" if its setting works, "the same as ..." if this
+    """Why a configuration cannot be had here: "" if its settings work, "the same as ..." if this
     machine is like that."""
+    if name in MACHINES:
+        return next(filter(None, map(refusal, MACHINES[name])), "")
     settings, script, feature = CONFIGURATIONS[name]
     if feature and feature not in processor():
         return f"this processor has no {feature}"
@@ -102,7 +113,7 @@ def run(name, paths, data=None):
     folder = BUILD / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    settings = CONFIGURATIONS[name][0] | {"LAB_DATA": str(data or folder / "data")}
+    settings = settings_of(name) | {"LAB_DATA": str(data or folder / "data")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *OPTIONS, *paths]
     began = time.monotonic()
     with open(folder / "log.txt", "w") as log:
@@ -132,10 +143,11 @@ def state():
 
 
 def main():
+    known = [*MACHINES, *CONFIGURATIONS]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("only", nargs="*", help=f"some of: {', '.join(CONFIGURATIONS)}")
+    parser.add_argument("only", nargs="*", help=f"some of: {', '.join(known)}")
     parser.add_argument(
         "--paths", nargs="+", default=[], help="what pytest runs: all, if none is named"
     )
@@ -144,12 +156,12 @@ def main():
     )
     parser.add_argument("--settings", action="store_true", help="try the settings and run nothing")
     options = parser.parse_args()
-    if unknown := set(options.only) - set(CONFIGURATIONS):
+    if unknown := set(options.only) - set(known):
         parser.error(f"there is no {', '.join(unknown)}")
     memory = BUILD / "results.json"
     results = json.loads(memory.read_text()) if memory.exists() else {}
     rows = {}
-    for name in options.only or CONFIGURATIONS:
+    for name in options.only or USUALLY:
         key = f"{name} {state()} {options.data or ''} {' '.join(options.paths)}"
         if why := refusal(name):
             rows[name] = {"passed": "NOTHING" not in why, "result": why, "minutes": 0}
