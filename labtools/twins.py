@@ -393,7 +393,7 @@ class TwoViews:
         """
         if self._view(queries) == self._view(candidates):
             raise ValueError("queries and candidates are of one instrument: give a set of each")
-        number = len(candidates.star)
+        number = np.size(candidates.star)
         if not number or k < 1:
             raise ValueError(f"{k} of {number} candidates are asked for: ask for one at least")
         (ours, query), (theirs, candidate) = (

@@ -175,6 +175,14 @@ def test_coordinates_may_stand_for_spectra(model, little):
     pd.testing.assert_frame_equal(again.find(a, b), model.find(a, b))
 
 
+def test_one_star_picked_out_is_a_set_of_one(model, little):
+    apogee, jwst, labels = little
+    one = model.find(apogee.isel(star=7), jwst.isel(star=7), k=3)
+    assert one.loc["star07", 1] == "star07"
+    assert one.loc["star07", "probability"] == pytest.approx(1)
+    assert evaluate(model, apogee.isel(star=7), jwst, labels).found.to_dict() == {"star07": True}
+
+
 def test_coordinates_of_another_model_are_refused(model, little):
     apogee, jwst, labels = little
     another = TwoViews.train(apogee, jwst, labels)
