@@ -181,7 +181,9 @@ def test_draws_of_a_star_do_not_depend_on_its_neighbors():
     together = sample_stars(cannon, spectra, draws=50)
     backwards = sample_stars(cannon, spectra.isel(star=[3, 2]), draws=50)
     for star in ("star002", "star003"):
-        np.testing.assert_allclose(together.sel(star=star), backwards.sel(star=star), rtol=1e-9)
+        # Another seed moves draws by per cents. Products of matrices of another size round
+        # otherwise, and a fit ends where its slope is small: on some processors 2e-9 are left.
+        np.testing.assert_allclose(together.sel(star=star), backwards.sel(star=star), rtol=1e-7)
     assert not np.allclose(
         sample_stars(cannon, spectra, draws=50, seed=7)[0], together[0], rtol=1e-6
     )
