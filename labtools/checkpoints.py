@@ -6,6 +6,7 @@ import textwrap
 import unicodedata
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
@@ -28,6 +29,15 @@ PACKAGES = ("labtools", "numpy", "scipy", "astropy", "matplotlib", "pymc", "torc
 NOBODY = "Firstname Lastname"
 MARGIN = 0.12  # inches around the figure and between it and the lines of text
 STYLE: dict[str, Any] = {"fontsize": 9, "color": "0.25", "parse_math": False}
+
+
+def _versions() -> str:
+    """Packages with their versions; those that are not installed made none of the figures."""
+    found = []
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found.append(f"{package} {metadata.version(package)}")
+    return ", ".join(found)
 
 
 def student_name() -> str:
@@ -186,7 +196,7 @@ def write_checkpoint(
     _check_figures(figures)
     title = survey if isinstance(survey, str) else survey.title
     heading = f"{name}  ·  lab 2, checkpoint {number}  ·  {_today()}  ·  {title}"
-    versions = ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES)
+    versions = _versions()
     info = {"Title": heading, "Author": name, "Subject": title, "Keywords": versions}
     shown, families = _with_fonts([heading, *map(str, figures)])
     heading, captions = shown[0], shown[1:]

@@ -3,6 +3,7 @@
 import os
 import re
 import warnings
+from importlib import metadata
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -57,6 +58,21 @@ def test_pages_text_and_metadata(figures, tmp_path, monkeypatch):
     info = pypdf.PdfReader(path).metadata
     assert info.author == "Cecilia Payne"
     assert "checkpoint 1" in info.title
+
+
+def test_what_is_not_installed_is_not_named(figures, tmp_path, monkeypatch):
+    """A checkpoint can be made without PyTorch."""
+    version = metadata.version
+
+    def lean(package):
+        if package == "torch":
+            raise metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(metadata, "version", lean)
+    page = text_of(write_checkpoint(1, figures, SURVEY, tmp_path))[0]
+    assert "matplotlib 3." in page
+    assert "torch" not in page
 
 
 def test_fonts_are_truetype_and_lines_are_vectors(figures, tmp_path):
