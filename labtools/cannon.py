@@ -321,7 +321,7 @@ def fit_pixels(
 
 
 def _pixel_blocks(spectra, width):
-    """Spectra of `width` pixels after the other."""
+    """Spectra of `width` pixels at a time, one block after the other."""
     for start in range(0, spectra.sizes["wavelength"], width):
         yield spectra.isel(wavelength=slice(start, start + width))
 

@@ -396,10 +396,8 @@ class TwoViews:
         number = np.size(candidates.star)
         if not number or k < 1:
             raise ValueError(f"{k} of {number} candidates are asked for: ask for one at least")
-        (ours, query), (theirs, candidate) = (
-            self._coordinates(queries, modes),
-            self._coordinates(candidates),
-        )
+        ours, query = self._coordinates(queries, modes)
+        theirs, candidate = self._coordinates(candidates)
         k = min(k, number)
         place, probability = self._partners(
             ours, self._evidence(ours, query), self._evidence(theirs, candidate), k

@@ -90,6 +90,7 @@ def _frame(group: h5py.Group, dtype: Any) -> pd.DataFrame:
         *(f"block{n}_{what}" for n in range(number) for what in ("items", "values")),
     ]
     arrays = [_own(group, name, h5py.Dataset) for name in names]
+    # Each may lie in the file for itself, and yet all of them on top of one another
     if sum(map(_bytes_of, arrays)) > Path(group.file.filename).stat().st_size:
         raise ValueError("its arrays do not lie whole in the file")
     columns, index = map(_axis, arrays[:2])

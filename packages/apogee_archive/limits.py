@@ -57,6 +57,7 @@ def check_size(path: str | Path, kind: str) -> int:
     6
     """
     about = Path(path).stat()
+    # A pipe or a device says that it has 0 bytes, and may never come to an end
     if not stat.S_ISREG(about.st_mode):
         raise CorruptFileError(f"{path}: it is not a file")
     if about.st_size > LIMITS[kind]:

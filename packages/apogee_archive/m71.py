@@ -112,6 +112,7 @@ def pack_m71(folder: str | Path, out: str | Path) -> None:
     weight = [
         np.where(g, star.error.values[0] ** -2.0, 0) for g, star in zip(good, stars, strict=True)
     ]
+    # Spectra differ in length: they are packed end to end, and `pixels` says where each one ends
     np.savez_compressed(
         Path(out) / "m71.npz",
         star=np.array([str(star.star.values[0]) for star in stars]),

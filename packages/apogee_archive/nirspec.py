@@ -168,6 +168,7 @@ def _listed(spectra: dict[tuple[str, str], xr.Dataset]) -> pd.DataFrame:
         good = np.isfinite(spectrum.error.values[0])
         snr = float(np.median((spectrum.flux / spectrum.error).values[0, good]))
         first, last = spectrum.wavelength.values[[0, -1]]
+        # Proportional to the sum of (flux / error)²: what the whole spectrum can tell
         weight = int(good.sum()) * max(snr, 0.0) ** 2
         rows[key] = [int(good.sum()), snr, float(first), float(last), weight]
     table = pd.DataFrame.from_dict(

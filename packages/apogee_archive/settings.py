@@ -37,6 +37,7 @@ def setting(name: str, default: str = "") -> str:
     -------
     str
     """
+    # A blank after the value, as in `set LAB_SURVEY=dr17 `, is not seen and not meant
     return os.environ.get(f"LAB_{name}", "").strip() or default
 
 

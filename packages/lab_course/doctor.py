@@ -112,6 +112,9 @@ def _spectrum(path, verify):
     return bool(sha1) or path.suffix == ".npz"
 
 
+# Each check of a file says whether a checksum has verified it; ValueError if it is damaged
+
+
 def _named(path, verify):
     if verify and not sha256_of(path).startswith(path.name.split(".")[-2]):
         raise CorruptFileError("its checksum is not the one in its name")

@@ -71,6 +71,7 @@ class Explorer(widgets.VBox):
         self.text.value = self.draw(
             **{name: control.value for name, control in self.controls.items()}
         )
+        # Axes and ticks cost most of the time: what moves is drawn on a kept picture of them
         if reframe or self.background is None:
             self.figure.canvas.draw()
         else:
@@ -126,8 +127,6 @@ def explore_spectrum(cannon, spectra, labels, lines, survey, width=80.0):
     Beneath it the most similar of the real stars, below both the gradient of one label. The model's
     curve turns grey where it extrapolates, and the line next to the cursor is named.
 
-    Parameters
-    ----------
     Parameters
     ----------
     cannon : Cannon

@@ -66,6 +66,7 @@ class SimulatedSurvey(Survey):
         CorruptFileError
             If a table was damaged; the message says what to delete.
         """
+        # A damaged digit would still be a number: each file is compared with its checksum first
         for name in ("apogeeStar.csv", "aspcapStar.csv"):
             verify_manifest(self.folder, name)
         catalog = read_tables(self.folder, raw)

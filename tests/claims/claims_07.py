@@ -96,38 +96,34 @@ def claims(v):
 
     judged = v["judged"]
     nets, cannon = judged["three SmallNets"], judged["the Cannon"]
-    for words, table, stated, tolerances in (
+    for words, values, stated, tolerances in (
         (
             "three SmallNets have +2 K, −0.009, −0.001, +0.001 and +0.002 dex",
-            nets,
+            nets["bias"],
             (2, -0.009, -0.001, 0.001, 0.002),
             (4, 0.012, 0.004, 0.004, 0.004),
         ),
         (
             "the Cannon 0 K, −0.011, −0.003, +0.008 and +0.002 dex",
-            cannon,
+            cannon["bias"],
             (0, -0.011, -0.003, 0.008, 0.002),
             (0.5, 0.001, 0.001, 0.001, 0.001),
         ),
-    ):
-        for bias, number, tolerance in zip(table["bias"], stated, tolerances, strict=True):
-            yield words, bias, number, tolerance
-    for words, table, stated, tolerances in (
         (
             "+2 K, −0.012, −0.001, +0.001 and +0.003 dex for three SmallNets",
-            nets,
+            nets["median"],
             (2, -0.012, -0.001, 0.001, 0.003),
             (4, 0.008, 0.004, 0.003, 0.003),
         ),
         (
             "+2 K, −0.006, −0.002, +0.007 and +0.003 dex for the Cannon",
-            cannon,
+            cannon["median"],
             (2, -0.006, -0.002, 0.007, 0.003),
             (0.6, 0.001, 0.001, 0.001, 0.001),
         ),
     ):
-        for median, number, tolerance in zip(table["median"], stated, tolerances, strict=True):
-            yield words, median, number, tolerance
+        for value, number, tolerance in zip(values, stated, tolerances, strict=True):
+            yield words, value, number, tolerance
     words = "23 K, 0.063, 0.016, 0.028 and 0.022 dex"
     for label, stated in zip(nets.index, (23, 0.063, 0.016, 0.028, 0.022), strict=True):
         yield words, nets.scatter[label], stated, 0.12 * stated

@@ -78,6 +78,7 @@ def main():
     arguments = parser.parse_args()
     grid = read(arguments.grid)
     print(f"{np.isnan(grid[..., 0, 0]).sum()} of {grid[..., 0, 0].size} models are missing")
+    # A missing model takes the next one of higher gravity; at the upper end, of lower gravity
     by_gravity = grid.swapaxes(0, 1)
     filled = pd.DataFrame(by_gravity.reshape(len(LOGG), -1)).bfill().ffill().to_numpy()
     grid = filled.reshape(by_gravity.shape).swapaxes(0, 1)

@@ -74,6 +74,7 @@ def ripple(pair):
     smooth = gaussian_filter1d(apart, SMOOTH) / share.clip(0.3)
     fine = gaussian_filter1d(np.where(pair[-1], apart - smooth, 0), SMOOTH / 4)
     waves = np.sum(np.diff(np.sign(smooth)) != 0) / 2
+    # A difference of two visits has the ripples of both: one of them alone is smaller by √2
     return smooth.std() / np.sqrt(2), fine.std() / 2 / np.sqrt(2), waves
 
 
