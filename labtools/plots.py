@@ -341,6 +341,7 @@ def plot_kiel(
     ax.set(xlabel=title("teff"), ylabel=title("logg"), xlim=(5600, 3300), ylim=(4, 0))
     ax.set_title(f"{len(labels)} stars, {survey.title}")
     if ax.get_legend_handles_labels()[1]:
+        ax.plot([], [], ":", color="0.4", label="helium burns in the core")  # of all isochrones
         ax.legend(loc="lower right")
     plt.colorbar(dots, ax=ax, label=title("fe_h"))
     return ax

@@ -75,6 +75,10 @@ def test_isochrones_have_the_colour_of_their_metallicity():
     star, line = ax.collections[0].get_facecolors()[0], ax.lines[0].get_color()
     np.testing.assert_allclose(line, star)
     assert "a survey" in ax.get_title()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "6 Gyr, [Fe/H] = -1.0: made up",
+        "helium burns in the core",
+    ]
 
 
 def test_a_figure_is_shown_with_its_text_and_closed(monkeypatch):
