@@ -113,7 +113,7 @@ def test_the_chains_are_good(chains):
     assert list(table.index) == list(chains.cannon.labels)
     assert table.attrs["divergences"] == 0
     assert (table["r_hat"] < 1.01).all()
-    assert (table[["ess_bulk", "ess_tail"]] > 400).all(axis=None)
+    assert (table.filter(like="ess_") > 400).all(axis=None)
     pull = (table["mean"] - chains.truth.iloc[0]) / table["sd"]
     assert (pull.abs() < 4).all()
 
@@ -133,19 +133,58 @@ def test_posterior_is_that_of_the_model_of_all_pixels(chains):
     agree(labels_of(chains.idata), labels_of(full))
 
 
-def test_chains_start_far_apart(chains):
-    """Hundreds of standard deviations, so that r-hat sees a second minimum if there is one."""
-    few = sample(
-        build_model(chains.cannon, chains.spectra),
-        draws=5,
-        tune=30,
-        discard_tuned_samples=False,
-        compute_convergence_checks=False,
-        **QUIET,
-    )
-    first = few["warmup_posterior"].isel(draw=0)
-    sd = diagnose(chains.idata)["sd"]
-    assert all(np.ptp(first[name].values) > 10 * sd[name] for name in chains.cannon.labels)
+def starting_points(monkeypatch, model, chains):
+    """Where `sample` lets the chains of a model start: (chain, K)."""
+    seen = {}
+    monkeypatch.setattr(pm, "sample", lambda *args, **options: seen.update(options))
+    sample(model, chains=chains)
+    return np.array([list(point.values()) for point in seen["initvals"]])
+
+
+def test_chains_start_outside_of_the_posterior(chains, monkeypatch):
+    """Some ten standard deviations off in all directions, so that r-hat sees who has not arrived."""
+    points = starting_points(monkeypatch, build_model(chains.cannon, chains.spectra), 300)
+    draws = labels_of(chains.idata)
+    off = (points - draws.mean().to_numpy()) @ np.linalg.inv(np.linalg.cholesky(draws.cov())).T
+    np.testing.assert_allclose(off.mean(axis=0), 0, atol=4 * 10 / np.sqrt(300))
+    np.testing.assert_allclose(off.std(axis=0), 10, rtol=0.25)
+    assert (np.linalg.norm(off, axis=1) > 3).mean() > 0.95
+
+
+def test_chains_start_inside_of_the_priors(chains, monkeypatch):
+    """Also where the best fit lies beyond a bound, or all of the posterior is as wide as a prior."""
+    best = chains.cannon.fit(chains.spectra).iloc[0]
+    priors = flat_priors(chains.cannon)
+    priors.loc["logg"] = best["logg"] + [1.0, 1.1]
+    priors.loc["teff"] = best["teff"] + [-0.1, 0.1]
+    model = build_model(chains.cannon, chains.spectra, priors)
+    points = starting_points(monkeypatch, model, 50)
+    assert (points > priors["low"].to_numpy()).all()
+    assert (points < priors["high"].to_numpy()).all()
+
+
+def test_all_chains_have_arrived_when_tuning_ends():
+    """A chain that is still on its way leaves draws far away, which spoil standard deviations."""
+    cannon = made_up_cannon(labels=5, pixels=2000)
+    spectra, _ = made_up_stars(cannon, 1)
+    idata = sample(build_model(cannon, spectra), draws=50, tune=50, chains=20, **QUIET)
+    draws = labels_of(idata)
+    middle, inverse = draws.median(), np.linalg.inv(draws.iloc[-1000:].cov())
+    off = draws - middle
+    distance = np.sqrt(np.einsum("nk,kl,nl->n", off, inverse, off))
+    assert distance.max() < 6, "1,000 draws of a normal of five dimensions end at 4.6"
+
+
+def test_a_few_draws_far_away_are_noticed():
+    """r-hat and the sizes of bulk and tail do not see them, because they rank the draws."""
+    draws = np.random.default_rng(0).normal(4500, 10, (4, 500))
+    draws[3, :10] -= np.linspace(500, 10, 10)
+    idata = az.from_dict({"teff": draws}, sample_stats={"diverging": draws > 9999})
+    teff = diagnose(idata).loc["teff"]
+    assert teff["sd"] > 20
+    assert teff["r_hat"] < 1.01
+    assert (teff[["ess_bulk", "ess_tail"]] > 400).all()
+    assert teff["ess_sd"] < 400
 
 
 def test_default_draws_are_enough_on_a_real_spectrum_size():
@@ -154,7 +193,7 @@ def test_default_draws_are_enough_on_a_real_spectrum_size():
     table = diagnose(sample(build_model(cannon, spectra), **QUIET))
     assert table.attrs["divergences"] == 0
     assert (table["r_hat"] < 1.01).all()
-    assert (table[["ess_bulk", "ess_tail"]] > 400).all(axis=None)
+    assert (table.filter(like="ess_") > 400).all(axis=None)
 
 
 def test_models_can_be_compared_by_pixels_left_out(chains):
