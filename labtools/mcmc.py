@@ -242,7 +242,7 @@ def sample(
         if "best_fit" in model.named_vars:
             names = [variable.name for variable in model.free_RVs if variable.ndim == 0]
             low, high = _bounds(model, names)
-            # From a random point of the prior some chains take more than 200 steps to arrive.
+            # From a random point of the prior one chain in a hundred takes over 200 steps to arrive.
             best, spread = (model[f"best_fit{what}"].get_value() for what in ("", "_covariance"))
             spread = START_DISTANCE**2 * spread[: len(best), : len(best)]
             points = starts.multivariate_normal(best, spread, chains, method="eigh")
