@@ -242,10 +242,11 @@ def sample(
         if "best_fit" in model.named_vars:
             names = [variable.name for variable in model.free_RVs if variable.ndim == 0]
             low, high = _bounds(model, names)
-            # From a random point of the prior one chain in a hundred takes over 200 steps to arrive.
-            best, spread = (model[f"best_fit{what}"].get_value() for what in ("", "_covariance"))
-            spread = START_DISTANCE**2 * spread[: len(best), : len(best)]
-            points = starts.multivariate_normal(best, spread, chains, method="eigh")
+            best = model["best_fit"].get_value()  # (K,)
+            covariance = model["best_fit_covariance"].get_value()[: len(best), : len(best)]
+            # From anywhere in the prior, one chain in a hundred takes over 200 steps to arrive.
+            far = START_DISTANCE**2 * covariance
+            points = starts.multivariate_normal(best, far, chains, method="eigh")  # (chains, K)
             margin = START_MARGIN * (high - low)
             points = points.clip(low + margin, high - margin)
             options = {
