@@ -38,8 +38,9 @@ from labtools.spectra import by_star
 __all__ = ["build_model", "diagnose", "flat_priors", "labels_of", "sample", "sample_stars"]
 
 PRIOR_MARGIN = 0.1  # priors reach this share of the training set's range beyond each of its ends
-START_DISTANCE = 10  # standard deviations of the posterior, from the best fit to where chains start
+START_DISTANCE = 10  # of chains from the best fit, in standard deviations of the posterior
 START_MARGIN = 0.01  # chains start inside the priors by this share of their width
+OF_NUTS = ("target_accept", "max_treedepth")  # options of `pymc.sample` that the step takes
 T_DEGREES = 5  # degrees of freedom of the multivariate t that proposes labels
 OVERSAMPLING = 4  # proposals per draw
 MIN_EFFICIENCY = 0.01  # of importance resampling; below it the draws would be a few labels repeated
@@ -104,9 +105,9 @@ def build_model(
     Returns
     -------
     pymc.Model
-        One free variable per label, `amplitude` if there are modes, and the observed `flux`. Two
-        constants tell `sample` where the posterior is: `best_fit` (the labels of the best fit)
-        and `best_fit_covariance` (of labels and amplitudes).
+        One free variable per label, `amplitude` if there are modes, and the observed `flux`. Three
+        constants tell `sample` where the posterior is: `best_fit` (labels and amplitudes),
+        `best_fit_covariance`, and `bounds` (of the labels).
 
     Raises
     ------
@@ -150,23 +151,31 @@ def build_model(
             mean_flux = mean_flux + patterns @ amplitude
         pm.Normal("flux", mean_flux, sigma[used], observed=flux[used], dims="wavelength")
         # How the mean flux changes with each free variable, in units of sigma: (pixels, K + modes).
-        slopes = _gradient(cannon, best)[:, used]
+        residuals, slopes = _at(cannon, best, flux)
         if modes is not None:
-            slopes = np.vstack([slopes, patterns.T])
-        slopes = (slopes / sigma[used]).T
+            slopes = np.vstack([slopes, modes.transpose("mode", "wavelength").values])
+        residuals, slopes = residuals[used] / sigma[used], (slopes[:, used] / sigma[used]).T
         # Labels have flat priors; the standard normal prior of an amplitude adds 1 (Gauss-Newton).
-        of_priors = np.repeat([0.0, 1.0], [len(cannon.labels), slopes.shape[1] - len(labels)])
+        of_priors = np.repeat([0.0, 1.0], [len(labels), slopes.shape[1] - len(labels)])
         precision = slopes.T @ slopes + np.diag(of_priors)
-        pm.Data("best_fit", best.to_numpy()[0])
-        pm.Data("best_fit_covariance", np.linalg.pinv(precision, hermitian=True))
+        of_modes = slice(len(labels), None)
+        amplitudes = np.linalg.solve(
+            precision[of_modes, of_modes], slopes[:, of_modes].T @ residuals
+        )  # the best at these labels; none without modes
+        pm.Data("best_fit", np.concatenate([best.to_numpy()[0], amplitudes]))
+        pm.Data("best_fit_covariance", np.linalg.inv(precision))
+        pm.Data("bounds", priors.to_numpy().T)
     return model
 
 
-def _gradient(cannon: Cannon, labels: pd.DataFrame) -> np.ndarray:
-    """Slopes (K, L) of the flux per unit of each label, without a warning if they extrapolate."""
+def _at(cannon: Cannon, labels: pd.DataFrame, flux: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Residuals (L,) of a spectrum at labels, and slopes (K, L) of the flux per unit of each label.
+
+    Without a warning if they extrapolate.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the model extrapolates")
-        return cannon.gradient(labels).values[0]
+        return flux - cannon.predict(labels).values[0], cannon.gradient(labels).values[0]
 
 
 def _design_in_pytensor(cannon: Cannon, labels: list) -> pt.TensorVariable:
@@ -194,18 +203,21 @@ def sample(
 ) -> az.InferenceData:
     """Draws from the posterior by NUTS, from chains that start outside of it.
 
-    Each chain starts some ten standard deviations from the best fit, in a random direction: far
-    enough for r-hat to tell a chain that has not arrived (Vehtari et al. 2021), near enough to
-    arrive within a few of the steps of tuning. Whether there is a second maximum elsewhere is a
-    question for many optimizations, such as `cannon.fit` with several `starts`.
+    Each chain starts ten standard deviations from the best fit, in a random direction: outside, so
+    that chains which agree have forgotten where they began (Vehtari et al. 2021), but near enough
+    to arrive within some ten steps. From anywhere in the prior, one chain in a hundred takes more
+    than 200. Whether there is a second maximum elsewhere is a question for many optimizations,
+    such as `cannon.fit` with several `starts`.
 
-    The mass matrix is not learned but taken from the curvature of the likelihood at the best fit.
-    Only the step size is left to tune, and nearly every draw is independent of the last.
+    The mass matrix is not learned but taken from the curvature (Gauss-Newton) at the best fit. Only
+    the step size is left to tune, and nearly every draw is independent of the last, unless a prior
+    cuts the posterior.
 
     Parameters
     ----------
     model : pymc.Model
-        As from `build_model`. The start and the mass matrix of any other model are PyMC's own.
+        As from `build_model`. The start and the mass matrix of any other model, or of one to which
+        variables were added, are PyMC's own.
     draws, tune, chains : int
         Draws to keep and steps of tuning in each chain; number of chains.
     seed : int
@@ -213,7 +225,7 @@ def sample(
     cores : int
         Processes; to start a second one takes about as long as to sample.
     **options
-        Whatever `pymc.sample` takes besides, such as `progressbar`.
+        Of `pymc.sample` besides `random_seed`, such as `progressbar` or `target_accept`.
 
     Returns
     -------
@@ -235,40 +247,54 @@ def sample(
     >>> labels_of(idata).shape
     (100, 1)
     """
-    starts = np.random.default_rng(seed)
     with model, warnings.catch_warnings():
         # Vectors of 7,000 numbers do not need BLAS.
         warnings.filterwarnings("ignore", "PyTensor could not link to a BLAS")
-        if "best_fit" in model.named_vars:
-            names = [variable.name for variable in model.free_RVs if variable.ndim == 0]
-            low, high = _bounds(model, names)
-            best = model["best_fit"].get_value()  # (K,)
-            covariance = model["best_fit_covariance"].get_value()[: len(best), : len(best)]
-            # From anywhere in the prior, one chain in a hundred takes over 200 steps to arrive.
-            far = START_DISTANCE**2 * covariance
-            points = starts.multivariate_normal(best, far, chains, method="eigh")  # (chains, K)
-            margin = START_MARGIN * (high - low)
-            points = points.clip(low + margin, high - margin)
-            options = {
-                "initvals": [dict(zip(names, point, strict=True)) for point in points],
-                "step": pm.NUTS(potential=_mass_matrix(model, low, high)),
-            } | options
+        if _knows_its_best_fit(model):
+            options.setdefault("initvals", _starting_points(model, chains, seed))
+            of_nuts = {name: options.pop(name) for name in OF_NUTS if name in options}
+            options.setdefault("step", pm.NUTS(potential=_mass_matrix(model), **of_nuts))
         return pm.sample(draws, tune=tune, chains=chains, random_seed=seed, cores=cores, **options)
 
 
-def _bounds(model: pm.Model, names: list[str]) -> np.ndarray:
-    """Lower and upper bounds of the uniform priors of some variables: (2, K)."""
-    return np.array([[end.data for end in model[name].owner.inputs[-2:]] for name in names]).T
+def _knows_its_best_fit(model: pm.Model) -> bool:
+    """Whether all free variables of a model are those that `build_model` gave it."""
+    if not {"best_fit", "best_fit_covariance", "bounds"} <= set(model.named_vars):
+        return False
+    free = sum(np.size(value) for value in model.initial_point().values())
+    return free == len(model["best_fit"].get_value())
 
 
-def _mass_matrix(model: pm.Model, low: np.ndarray, high: np.ndarray) -> QuadPotentialFull:
+def _starting_points(model: pm.Model, chains: int, seed: int) -> list[dict]:
+    """For each chain the values of all free variables, ten standard deviations off the best fit."""
+    best = model["best_fit"].get_value()  # (K + modes,)
+    root = np.linalg.cholesky(model["best_fit_covariance"].get_value())
+    low, high = model["bounds"].get_value()  # (K,) each
+    direction = np.random.default_rng(seed).standard_normal((chains, len(best)))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    points = best + START_DISTANCE * direction @ root.T  # (chains, K + modes)
+    margin = START_MARGIN * (high - low)
+    labels = points[:, : len(low)].clip(low + margin, high - margin)
+    names = [variable.name for variable in model.free_RVs if variable.ndim == 0]
+    starts = [dict(zip(names, row, strict=True)) for row in labels]
+    if "amplitude" in model.named_vars:
+        for start, row in zip(starts, points, strict=True):
+            start["amplitude"] = row[len(low) :]
+    return starts
+
+
+def _mass_matrix(model: pm.Model) -> QuadPotentialFull:
     """Mass matrix for NUTS: the covariance at the best fit, in the coordinates of the sampler.
 
     NUTS does not see a label y in [low, high] but its logit, ln((y - low) / (high - y)).
     """
     covariance = model["best_fit_covariance"].get_value()  # (K + modes, K + modes)
-    edge = START_MARGIN * (high - low)  # a best fit beyond the prior would have no logit
-    y = model["best_fit"].get_value().clip(low + edge, high - edge)
+    low, high = model["bounds"].get_value()
+    # At a bound, and beyond, there is no logit: what counts is its slope where the draws will be,
+    # a standard deviation inside.
+    sd = np.sqrt(np.diag(covariance))[: len(low)]
+    inside = np.clip(sd, START_MARGIN * (high - low), 0.5 * (high - low))
+    y = model["best_fit"].get_value()[: len(low)].clip(low + inside, high - inside)
     slope = np.ones(len(covariance))  # d logit / dy; amplitudes of modes have no bounds
     slope[: len(y)] = (high - low) / ((y - low) * (high - y))
     return QuadPotentialFull(covariance * np.outer(slope, slope))
@@ -304,9 +330,11 @@ def labels_of(idata: az.InferenceData) -> pd.DataFrame:
 def diagnose(idata: az.InferenceData) -> pd.DataFrame:
     """Whether the chains can be believed.
 
-    Good are r_hat < 1.01, all effective sample sizes > 400, and no divergence. r-hat and the sizes
-    for bulk and tail see only the ranks of draws. A few draws far away, as of a chain that was
-    still on its way, spoil `sd` without being noticed by them; then `ess_sd` is small.
+    Good are r_hat < 1.01 (it needs two chains), both effective sample sizes > 400, no divergence,
+    and `farthest` < 8. The first three see only ranks: a few draws far away, as of a chain that
+    was still on its way, spoil `sd` and are not noticed by them. `farthest` is the distance of the
+    farthest draw from the median, in units of 1.4826 times the median absolute deviation; 2,000
+    normal draws reach 3.5.
 
     Parameters
     ----------
@@ -316,8 +344,8 @@ def diagnose(idata: az.InferenceData) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per label: `mean`, `sd`, `r_hat`, `ess_bulk`, `ess_tail`, `ess_sd`.
-        `attrs["divergences"]` counts the diverging transitions.
+        One row per label: `mean`, `sd`, `r_hat`, `ess_bulk`, `ess_tail`, `farthest`.
+        `attrs["divergences"]` counts the diverging transitions (0 for a sampler that has none).
 
     References
     ----------
@@ -336,8 +364,12 @@ def diagnose(idata: az.InferenceData) -> pd.DataFrame:
     names = list(labels_of(idata))
     table = az.summary(idata, names, round_to="none")
     table = table[["mean", "sd", "r_hat", "ess_bulk", "ess_tail"]]
-    table["ess_sd"] = az.ess(idata, var_names=names, method="sd").to_pandas()
-    table.attrs["divergences"] = int(idata["sample_stats"]["diverging"].sum())
+    draws = labels_of(idata)
+    off = (draws - draws.median()).abs()
+    table["farthest"] = off.max() / (1.4826 * off.median())
+    statistics = idata["sample_stats"]
+    divergences = statistics["diverging"].sum() if "diverging" in statistics else 0
+    table.attrs["divergences"] = int(divergences)
     return table
 
 
