@@ -17,6 +17,7 @@ from astropy.io import fits
 from apogee_archive.bitmasks import LAB_BITS, usable
 from apogee_archive.errors import wrap_read_errors
 from apogee_archive.grid import WAVELENGTH
+from apogee_archive.limits import check_size
 from apogee_archive.survey import Survey
 
 __all__ = ["pair_scatter", "pairs_of_entries", "read_visits", "two_visits"]
@@ -53,9 +54,9 @@ def read_visits(path: str | Path, bits: int = LAB_BITS) -> xr.Dataset:
     >>> visits = read_visits("apStar-dr17-2M00000000+0000000.fits")  # doctest: +SKIP
     """
     path = Path(path)
-    content = path.read_bytes()
+    size = check_size(path, "spectrum")
     with wrap_read_errors(path, "an apStar file"), fits.open(path, memmap=False) as file:
-        if len(content) < 2880 or len(file) < 4:
+        if size < 2880 or len(file) < 4:
             raise ValueError("fewer than four HDUs")
         name = str(file[0].header.get("OBJID", path.stem)).strip()
         images = [np.atleast_2d(file[number].data)[FIRST_VISIT:] for number in (1, 2, 3)]

@@ -423,6 +423,18 @@ def test_a_404_without_a_list_of_checksums_is_not_remembered(dr17, sdss):
     assert sdss.asked(ids[3]) == 2
 
 
+def test_a_404_of_a_file_that_the_list_names_is_not_remembered(dr17, sdss):
+    """What says so may be a proxy: the archive itself says that it has the file."""
+    ids = dr17.catalog().index.unique()[:6]
+    sdss.fault = lambda path, number: "404" if f"{ids[3]}.fits" in path else None
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="1 of 6 spectra are left out"):
+            dr17.spectra(ids)
+    assert sdss.asked(ids[3]) == 2
+    sdss.fault = lambda path, number: None
+    assert dr17.spectra(ids).sizes["star"] == 6
+
+
 def test_what_fetch_could_not_bring_is_not_asked_for_again(dr17, sdss):
     ids = dr17.catalog().index.unique()[:6]
     sdss.sums, sdss.fault = False, lambda path, number: "404" if ids[3] in path else None

@@ -149,7 +149,8 @@ class SdssSurvey(Survey):
                 if isinstance(result, TransferError):
                     # Only where the archive's own list does not name the file either: what says
                     # "404" may also be something in the archive's place.
-                    if not result.retryable and folder in with_list and _is_absent(result):
+                    unlisted = folder in with_list and places[star] not in listed
+                    if not result.retryable and unlisted and _is_absent(result):
                         absent.append(places[star])
                     yield star, result
                     continue
