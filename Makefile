@@ -1,7 +1,7 @@
 # make: what there is to make. See README.md.
 PYTHON ?= python3
 SHELL := /bin/sh
-# Two notebooks, or two tests, run side by side: threads of each that wait for the other's cost more than they bring
+# Two notebooks or tests run side by side, so each gets one thread: more would wait for each other and slow both down
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 export PYTHONPATH := $(CURDIR):$(CURDIR)/packages$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -26,11 +26,12 @@ help:
 	@echo "make doctor     what is installed, which data are here, and what to do about what is wrong"
 	@echo "make notebooks  run the notebooks in place, to refresh the outputs and figures that are committed"
 	@echo "make lint       style, types and imports;  make coverage: share of lines that tests run;  make bench: speed"
-	@echo "make test-matrix  notebooks and tests as on other machines (hours); ONLY=haswell: as on one of them"
+	@echo "make test-matrix  notebooks and tests as on other machines (an hour and a half); ONLY=haswell: as on one of them"
 	@echo "make student    build/student: questions and checks, no solutions;  make handin NAME='Your Name': PDFs to hand in"
+	@echo "make course     build/course: an nbgrader assignment, and a bundle for students"
 	@echo "make site       build/site/html: notebooks, reference, glossary;  make figures: all figures on one page"
 	@echo "make test-browser  the lab in Chromium;  make fuzz: thousands of damaged files"
-	@echo "make clean-old  list cached versions that newer ones have replaced, and ask;  make clean: what was made in build/"
+	@echo "make clean-old  list cached versions that newer ones have replaced, and ask;  make clean: build/ without anybody's work"
 
 environment:
 	@$(if $(filter .venv,$(ENV)),,echo "The active environment is used: $(ENV). For one of the lab's own, deactivate it first.")
@@ -38,7 +39,7 @@ environment:
 	@test -x $(PY) || $(PYTHON) -m venv $(ENV)
 
 installed-lab: environment
-	@test -f $(ENV)/.lab-installed-test || $(INSTALL) lab $(TORCH_INDEX)
+	@$(INSTALL) lab $(TORCH_INDEX)
 
 installed-test: environment
 	@$(INSTALL) test $(TORCH_INDEX)
@@ -86,7 +87,7 @@ student: installed-lab
 	$(PY) -m lab_course student
 
 handin: environment
-	@test -f $(ENV)/.lab-installed-test || $(INSTALL) lab,handin $(TORCH_INDEX)
+	@$(INSTALL) lab,handin $(TORCH_INDEX)
 	LAB_STUDENT="$(NAME)" $(PY) -m lab_course handin
 
 site: environment
