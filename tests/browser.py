@@ -18,9 +18,7 @@ from urllib.request import urlopen
 
 import pytest
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="no playwright: pip install labtools[browser]"
-)
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright, of the extra browser")
 ROOT = Path(__file__).resolve().parents[1]
 SHOTS = ROOT / "build" / "screenshots"
 CHROMIUM = (

@@ -28,9 +28,9 @@ from mock_survey.survey import SimulatedSurvey
 from synthetic import made_up_cannon, made_up_stars
 from tiny_archive import STARS, write_apstar, write_archive
 
-dask = pytest.importorskip("dask", reason="needs labtools[batch]: dask, distributed, zarr, pyarrow")
+dask = pytest.importorskip("dask", reason="needs the extra batch: dask, distributed, zarr, pyarrow")
 distributed = pytest.importorskip(
-    "distributed", reason="needs labtools[batch]: dask, distributed, zarr, pyarrow"
+    "distributed", reason="needs the extra batch: dask, distributed, zarr, pyarrow"
 )
 from survey_batch import ModelSurvey, chunk, label_survey, run, store  # noqa: E402
 
@@ -608,4 +608,4 @@ def test_dask_is_loaded_when_it_is_needed_and_asked_for_where_it_is_missing():
     code = "import sys, labtools; assert 'dask' not in sys.modules; "
     code += "sys.modules['distributed'] = None; import survey_batch"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'labtools[batch]'" in done.stderr
+    assert "pip install -e '.[batch]'" in done.stderr

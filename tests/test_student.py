@@ -372,7 +372,7 @@ SUBMISSIONS = {
 
 
 def test_nbgrader_grades_a_right_a_half_and_a_wrong_submission(tmp_path):
-    pytest.importorskip("nbgrader", reason="needs labtools[course]: nbgrader")
+    pytest.importorskip("nbgrader", reason="needs the extra course: nbgrader")
     original = tmp_path / "01_try.ipynb"
     nbformat.write(made_up(), original)
     write_course(tmp_path, [original])
@@ -403,7 +403,7 @@ def test_nbgrader_grades_a_right_a_half_and_a_wrong_submission(tmp_path):
 
 
 def test_nbgrader_releases_all_notebooks_of_the_assignments(tmp_path):
-    pytest.importorskip("nbgrader", reason="needs labtools[course]: nbgrader")
+    pytest.importorskip("nbgrader", reason="needs the extra course: nbgrader")
     write_course(tmp_path, NOTEBOOKS)
     nbgrader(tmp_path, "generate_assignment", "lab", "--create")
     for path in NOTEBOOKS:

@@ -13,9 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pypdf import PdfReader
 
-typst = pytest.importorskip(
-    "typst", reason="the write-up needs typst: pip install labtools[course]"
-)
+typst = pytest.importorskip("typst", reason="the write-up needs typst, of the extra course")
 
 from lab_course import submission, typesetting  # noqa: E402
 from lab_course.student import ANSWER  # noqa: E402

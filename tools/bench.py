@@ -285,7 +285,8 @@ def page(rows):
     head = f"""# Performance
 
 {how_long(cores)}
-`make bench` writes this page: ratios of one run. {datetime.date.today()}; {machine};
+`make bench` writes this page: times of one run, and ratios to plain alternatives in the same run
+(a goal is the largest value aimed for). {datetime.date.today()}; {machine};
 Python {platform.python_version()}, {versions}.
 
 | what | figure |

@@ -76,7 +76,7 @@ If you cannot solve a task, go on: at the end of its section a cell takes what l
 from the package. `make handin` runs each notebook as far as it goes, writes what it can, and says
 what is missing. The last cell of notebook 07 is for your abstract; begin it with `**Abstract.**`.
 
-It needs Python 3.11 or newer, `make`, and 3.7 GB of disk (the packages 2.4, the data 1.2).
+It needs Python 3.11 or newer, `make`, and 3.6 GB of disk (the packages 2.4, the data 1.2).
 """
 
 

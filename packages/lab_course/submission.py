@@ -20,7 +20,7 @@ from typing import Any
 import nbformat
 import typst
 
-from apogee_archive.settings import checkout
+from apogee_archive.settings import checkout, setting
 from lab_course.student import ANSWER
 from lab_course.typesetting import quoted, to_typst, typeset_safely
 from labtools import open_survey
@@ -297,7 +297,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="make handin", description=main.__doc__)
     parser.add_argument("--work", type=Path, help="folder of the student's notebooks")
     options = parser.parse_args(arguments)
-    if not os.environ.get("LAB_STUDENT", "").strip():
+    if not setting("STUDENT"):
         print('No name: make handin NAME="Firstname Lastname"', file=sys.stderr)
         return 2
     root = checkout() or Path.cwd()

@@ -6,7 +6,7 @@ try:
     from survey_batch.run import Report, label_survey, local_client
 except ImportError as fault:
     raise ImportError(
-        f"{fault}: survey_batch needs more packages, pip install 'labtools[batch]'"
+        f"{fault}: survey_batch needs more packages, pip install -e '.[batch]' in the lab's folder"
     ) from fault
 
 __all__ = ["ModelSurvey", "Report", "label_survey", "local_client"]
