@@ -67,9 +67,9 @@ def claims(v):
     mean = v["pull"].mean().abs().max()
     yield "off by at most 0.1 of the error", mean, 0.07, 0.04
     std = v["pull"].std()
-    yield "too small by 9 to 11 %", 100 * (std.drop("fe_h").min() - 1), 9, 2
+    yield "The scatter is 9 to 11 %", 100 * (std.drop("fe_h").min() - 1), 9, 2
     yield "9 to 11 %", 100 * (std.drop("fe_h").max() - 1), 11, 2
-    yield "by 29 % for [Fe/H]", 100 * (std.fe_h - 1), 29, 2
+    yield "and 29 % for [Fe/H]", 100 * (std.fe_h - 1), 29, 2
     peaks = list(v["peaks"].values())
     yield "five times the stars do not take twice as much", peaks[1] / peaks[0], 1.4, 0.6
     yield "some 0.3 GB", peaks[1], 0.3, 0.2
