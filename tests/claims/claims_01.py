@@ -19,6 +19,8 @@ def claims(v):
     yield "75 missing labels", treated.isna().sum().sum(), 75, 0
     yield "the 33 missing temperatures", treated.teff.isna().sum(), 33, 0
     yield "lower the mean by 206 K", treated.teff.mean() - raw.teff.mean(), 206, 0.5
+    yield "the 15 missing gravities", treated.logg.isna().sum(), 15, 0
+    yield "but for [Fe/H] (down to -0.98)", v["giants"].fe_h.min(), -0.98, 0.005
     for number, stated in enumerate((4.44, 2.09, 0.44)):
         yield "$\\log g$ is 4.44, 2.09 and 0.44", v["phases"]["log g"].iloc[number], stated, 0.005
     yield "lies at 1.66 R☉ for one solar mass", v["radius_at_cut"], 1.66, 0.005

@@ -30,6 +30,7 @@ def claims(v):
     yield from both("0.042 ± 0.002", "observed spectra", "mg_fe", 0.042, 0.002, 0.001)
     yield from both("0.046 ± 0.004", "trends of teachers", "logg", 0.046, 0.004, 0.002)
     yield from both("nothing: 34 ± 3 K", "observed, without s²", "teff", 34, 3, 1)
+    yield from both("(0.103 ± 0.009 dex)", "observed, without s²", "logg", 0.103, 0.009, 0.003)
     yield from both("falls to 20 ± 1 K", "observed, with components", "teff", 20, 1, 1)
     words = "(0.028 ± 0.002 against 0.023 ± 0.002 dex)"
     yield from both(words, "ripple", "si_fe", 0.028, 0.002, 0.001)
