@@ -150,32 +150,39 @@ def build_model(
             amplitude = pm.Normal("amplitude", 0, 1, dims="mode")
             mean_flux = mean_flux + patterns @ amplitude
         pm.Normal("flux", mean_flux, sigma[used], observed=flux[used], dims="wavelength")
-        # How the mean flux changes with each free variable, in units of sigma: (pixels, K + modes).
-        residuals, slopes = _at(cannon, best, flux)
-        if modes is not None:
-            slopes = np.vstack([slopes, modes.transpose("mode", "wavelength").values])
-        residuals, slopes = residuals[used] / sigma[used], (slopes[:, used] / sigma[used]).T
-        # Labels have flat priors; the standard normal prior of an amplitude adds 1 (Gauss-Newton).
-        of_priors = np.repeat([0.0, 1.0], [len(labels), slopes.shape[1] - len(labels)])
-        precision = slopes.T @ slopes + np.diag(of_priors)
-        of_modes = slice(len(labels), None)
-        amplitudes = np.linalg.solve(
-            precision[of_modes, of_modes], slopes[:, of_modes].T @ residuals
-        )  # the best at these labels; none without modes
-        pm.Data("best_fit", np.concatenate([best.to_numpy()[0], amplitudes]))
-        pm.Data("best_fit_covariance", np.linalg.inv(precision))
+        values, covariance = _best_fit(cannon, best, spectrum, modes)
+        pm.Data("best_fit", values)
+        pm.Data("best_fit_covariance", covariance)
         pm.Data("bounds", priors.to_numpy().T)
     return model
 
 
-def _at(cannon: Cannon, labels: pd.DataFrame, flux: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Residuals (L,) of a spectrum at labels, and slopes (K, L) of the flux per unit of each label.
+def _best_fit(
+    cannon: Cannon, labels: pd.DataFrame, spectrum: xr.Dataset, modes: xr.DataArray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values and covariance of labels and amplitudes of modes where the labels fit best.
 
-    Without a warning if they extrapolate.
+    The covariance is that of Gauss and Newton, which leaves out second derivatives of the flux.
     """
+    flux, error = (spectrum[name].values[0].astype(float) for name in ("flux", "error"))
+    sigma = np.sqrt(error**2 + cannon.s2)
+    used = np.isfinite(sigma)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the model extrapolates")
-        return flux - cannon.predict(labels).values[0], cannon.gradient(labels).values[0]
+        residuals = flux - cannon.predict(labels).values[0]
+        slopes = cannon.gradient(labels).values[0]  # (K, L)
+    if modes is not None:
+        slopes = np.vstack([slopes, modes.transpose("mode", "wavelength").values])
+    # In units of sigma: (usable pixels,) and (usable pixels, K + modes).
+    residuals, slopes = residuals[used] / sigma[used], (slopes[:, used] / sigma[used]).T
+    precision = slopes.T @ slopes
+    of_modes = slice(len(cannon.labels), None)
+    # Labels have flat priors; the standard normal prior of an amplitude adds 1.
+    precision[of_modes, of_modes] += np.eye(slopes.shape[1] - len(cannon.labels))
+    amplitudes = np.linalg.solve(
+        precision[of_modes, of_modes], slopes[:, of_modes].T @ residuals
+    )  # none without modes
+    return np.concatenate([labels.to_numpy()[0], amplitudes]), np.linalg.inv(precision)
 
 
 def _design_in_pytensor(cannon: Cannon, labels: list) -> pt.TensorVariable:
@@ -225,7 +232,8 @@ def sample(
     cores : int
         Processes; to start a second one takes about as long as to sample.
     **options
-        Of `pymc.sample` besides `random_seed`, such as `progressbar` or `target_accept`.
+        Other options of `pymc.sample`, such as `progressbar` or `target_accept`; not `random_seed`,
+        which is `seed` here.
 
     Returns
     -------
@@ -258,7 +266,10 @@ def sample(
 
 
 def _knows_its_best_fit(model: pm.Model) -> bool:
-    """Whether all free variables of a model are those that `build_model` gave it."""
+    """Whether all free variables of a model are those that `build_model` gave it.
+
+    Then, and only then, its best fit and covariance are those of all variables.
+    """
     if not {"best_fit", "best_fit_covariance", "bounds"} <= set(model.named_vars):
         return False
     free = sum(np.size(value) for value in model.initial_point().values())
@@ -361,10 +372,9 @@ def diagnose(idata: az.InferenceData) -> pd.DataFrame:
     >>> bool(table.r_hat["teff"] < 1.01), table.attrs["divergences"]
     (True, 0)
     """
-    names = list(labels_of(idata))
-    table = az.summary(idata, names, round_to="none")
-    table = table[["mean", "sd", "r_hat", "ess_bulk", "ess_tail"]]
     draws = labels_of(idata)
+    table = az.summary(idata, list(draws), round_to="none")
+    table = table[["mean", "sd", "r_hat", "ess_bulk", "ess_tail"]]
     off = (draws - draws.median()).abs()
     table["farthest"] = off.max() / (1.4826 * off.median())
     statistics = idata["sample_stats"]

@@ -7,7 +7,8 @@ shift 2
 stamp="$env/.lab-installed-$extras"
 versions=$(cat pyproject.toml constraints.txt | cksum)
 enough=$stamp
-case $extras in lab | lab,handin) enough="$env/.lab-installed-test" ;; esac # the extra `test` brings these as well
+# The extra `test` brings all that these need as well
+case $extras in lab | lab,handin) enough="$env/.lab-installed-test" ;; esac
 for one in "$stamp" "$enough"; do
     if [ -f "$one" ] && [ "$(cat "$one")" = "$versions" ]; then
         exit 0
